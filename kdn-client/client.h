@@ -1,0 +1,127 @@
+// Client: what an engine links. One client serves one space (model, weights, adapter, dtype, geometry, tenant).
+//
+//   absl::StatusOr<std::unique_ptr<Client>> client = Client::Create(space, MakeRemoteTransport("127.0.0.1:7401"));
+//   PrefixHit hit = (*client)->LookupPrefix(prompt, {.deadline = absl::Milliseconds(50)});
+//   absl::StatusOr<FetchReport> got = (*client)->Fetch(hit.HitChunks(), kv, {.deadline = absl::Milliseconds(500)});
+//   engine.PrefillFrom(got->ReadyTokens());                     // computes whatever did not come
+//   (*client)->Store(hit.MissedChunks(), kv, {.ack = Ack::kMemory});
+//
+// Failure is a miss with a reason, inside the deadline: an engine that ignores every reason and computes what is
+// missing is right. Only misuse by the caller is an error.
+//
+// Thread-safety: all methods may be called from any thread. A destination must not be used while it is being fetched
+// into.
+#ifndef KDN_KDN_CLIENT_CLIENT_H_
+#define KDN_KDN_CLIENT_CLIENT_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kdn-client/transport.h"
+#include "storage/chunk.h"
+#include "storage/format/chunk_key.h"
+#include "storage/format/kv_space.h"
+
+namespace kdn {
+
+// Engine memory for one sequence, contiguous by layer: K of layer l is [capacity_tokens, kv_heads, k_dim] at k[l], V is
+// [capacity_tokens, kv_heads, v_dim] at v[l] (null where the space stores no V), row-major, in the space's dtype.
+struct ContiguousKv {
+  std::vector<uint8_t*> k;
+  std::vector<uint8_t*> v;
+  uint32_t capacity_tokens = 0;
+};
+
+struct LookupOptions {
+  absl::Duration deadline = absl::Milliseconds(100);
+  Fidelity least = Fidelity::kExact;
+};
+
+// How much of a prompt is held, from its front.
+struct PrefixHit {
+  std::vector<ChunkRef> chunks;  // all whole chunks of the prompt
+  size_t hits = 0;               // the first `hits` of them are held
+  Miss stopped_by;               // why the chunk after them is not (kNone when all are held)
+
+  std::span<const ChunkRef> HitChunks() const { return std::span(chunks).first(hits); }
+  std::span<const ChunkRef> MissedChunks() const { return std::span(chunks).subspan(hits); }
+  uint32_t HitTokens() const { return hits == 0 ? 0 : chunks[hits - 1].first_token + chunks[hits - 1].tokens; }
+};
+
+struct FetchOptions {
+  absl::Duration deadline = absl::Seconds(1);
+  LayerRange layers;
+  Fidelity least = Fidelity::kExact;
+  // Added to each chunk's first_token: where in the destination its tokens go. The bytes are not changed.
+  uint32_t destination_token = 0;
+};
+
+struct ChunkOutcome {
+  Miss miss;  // reason kNone: all of it is in the destination, verified
+  TierKind tier = TierKind::kNone;
+  uint64_t encoded_bytes = 0;  // as they came
+  uint64_t raw_bytes = 0;      // as they were written
+};
+
+struct FetchReport {
+  std::vector<ChunkOutcome> chunks;  // one per chunk asked for, in order
+  size_t ready = 0;                  // so many from the front are all in place
+  uint64_t encoded_bytes = 0;
+  uint64_t raw_bytes = 0;
+  absl::Duration elapsed;
+
+  bool AllReady() const { return ready == chunks.size(); }
+};
+
+struct StoreOptions {
+  absl::Duration deadline = absl::Seconds(10);
+  Ack ack = Ack::kMemory;
+  std::string codec = "zstd";  // see Codec::name(); lossless codecs fall back to raw for a slab that does not shrink
+};
+
+struct StoreReport {
+  std::vector<absl::Status> chunks;  // one per chunk, in order
+  uint64_t encoded_bytes = 0;
+  uint64_t raw_bytes = 0;
+  absl::Duration elapsed;
+
+  size_t Stored() const;  // how many are OK
+};
+
+class Client {
+ public:
+  // INVALID_ARGUMENT naming the field when the space is not valid.
+  static absl::StatusOr<std::unique_ptr<Client>> Create(KvSpace space, std::shared_ptr<Transport> transport);
+  virtual ~Client() = default;
+
+  virtual const SpaceId& space_id() const = 0;
+  virtual const KvSpace& space() const = 0;
+
+  // Looks up the whole chunks of `tokens`. Never fails: what keeps it from answering is in `stopped_by`.
+  virtual PrefixHit LookupPrefix(std::span<const Token> tokens, const LookupOptions& options) = 0;
+
+  // Fetches `chunks` into `destination`. Bytes of a chunk that is not reported as a hit are unspecified.
+  // INVALID_ARGUMENT when the destination does not fit the space or the chunks.
+  virtual absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const ContiguousKv& destination,
+                                            const FetchOptions& options) = 0;
+
+  // Encodes and stores `chunks` out of `source`, where each lies at its first_token.
+  // INVALID_ARGUMENT when the source does not fit the space or the chunks, or the codec is unknown.
+  virtual absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const ContiguousKv& source,
+                                            const StoreOptions& options) = 0;
+
+  virtual absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) = 0;
+  virtual absl::StatusOr<Lease> Pin(std::span<const ChunkKey> keys, absl::Duration duration,
+                                    absl::Duration deadline) = 0;
+  virtual absl::Status Unpin(uint64_t lease, absl::Duration deadline) = 0;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_CLIENT_CLIENT_H_

@@ -1,0 +1,75 @@
+// Transport: how a client reaches chunks. RemoteTransport speaks gRPC to one node; EmbeddedTransport calls a
+// TieredStore in the same process. Both obey the same contract, so that a client cannot tell them apart but by speed.
+//
+// Thread-safety: all methods may be called from any thread, also at once.
+#ifndef KDN_KDN_CLIENT_TRANSPORT_H_
+#define KDN_KDN_CLIENT_TRANSPORT_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/chunk.h"
+#include "storage/tiered_store.h"
+
+namespace kdn {
+
+struct FetchQuery {
+  SpaceId space;
+  std::span<const ChunkKey> keys;
+  LayerRange layers;
+  Fidelity least = Fidelity::kExact;
+  bool layer_major = false;
+};
+
+// Receives a fetch, on one thread, in the order in which it arrives. Sinks copy what they keep.
+class SlabSink {
+ public:
+  virtual ~SlabSink() = default;
+  // A chunk is about to come. Returning false skips its slabs (they are dropped on arrival).
+  virtual bool OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) = 0;
+  // A part of an encoded slab; the parts of a slab come in order, without gaps.
+  // `part` is valid for the call only.
+  virtual void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) = 0;
+  // The chunk will not come, or not to its end.
+  virtual void OnMiss(size_t chunk, const Miss& miss) = 0;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // One answer per key, in order.
+  virtual absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                         Fidelity least, absl::Time deadline) = 0;
+
+  // Delivers what is there to `sink`. OK: every chunk had OnChunk or OnMiss. Otherwise the stream broke: chunks not
+  // fully delivered by then are misses for the reason that the status gives.
+  virtual absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) = 0;
+
+  // Stores `chunks`; one status each. The outer status is for the call as a whole (unreachable, out of time).
+  virtual absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
+                                                          absl::Time deadline) = 0;
+
+  virtual absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                           absl::Time deadline) = 0;
+  virtual absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
+                                    absl::Time deadline) = 0;
+  virtual absl::Status Unpin(uint64_t lease, absl::Time deadline) = 0;
+  virtual absl::StatusOr<StoreStats> Stats(absl::Time deadline) = 0;
+};
+
+// To a node at `target` ("host:port"). Connects on first use; a node that is away is UNAVAILABLE, within the deadline.
+std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target);
+
+// To a store in this process.
+std::shared_ptr<Transport> MakeEmbeddedTransport(std::shared_ptr<TieredStore> store);
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_CLIENT_TRANSPORT_H_

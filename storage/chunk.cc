@@ -1,0 +1,77 @@
+#include "storage/chunk.h"
+
+namespace kdn {
+
+std::string_view TierKindName(TierKind tier) {
+  switch (tier) {
+    case TierKind::kNone:
+      return "none";
+    case TierKind::kMemory:
+      return "memory";
+    case TierKind::kDisk:
+      return "disk";
+  }
+  return "unknown";
+}
+
+std::string_view MissReasonName(MissReason reason) {
+  switch (reason) {
+    case MissReason::kNone:
+      return "none";
+    case MissReason::kNotFound:
+      return "not_found";
+    case MissReason::kWrongSpace:
+      return "wrong_space";
+    case MissReason::kFidelity:
+      return "fidelity";
+    case MissReason::kCorrupt:
+      return "corrupt";
+    case MissReason::kGeometry:
+      return "geometry";
+    case MissReason::kUnknownCodec:
+      return "unknown_codec";
+    case MissReason::kDeadline:
+      return "deadline";
+    case MissReason::kUnreachable:
+      return "unreachable";
+    case MissReason::kRefused:
+      return "refused";
+    case MissReason::kCancelled:
+      return "cancelled";
+    case MissReason::kProtocol:
+      return "protocol";
+    case MissReason::kInternal:
+      return "internal";
+  }
+  return "unknown";
+}
+
+Miss MissFromStatus(const absl::Status& status) {
+  const auto reason = [&] {
+    switch (status.code()) {
+      case absl::StatusCode::kOk:
+        return MissReason::kNone;
+      case absl::StatusCode::kNotFound:
+        return MissReason::kNotFound;
+      case absl::StatusCode::kDataLoss:
+        return MissReason::kCorrupt;
+      case absl::StatusCode::kFailedPrecondition:
+        return MissReason::kGeometry;
+      case absl::StatusCode::kUnimplemented:
+        return MissReason::kUnknownCodec;
+      case absl::StatusCode::kDeadlineExceeded:
+        return MissReason::kDeadline;
+      case absl::StatusCode::kUnavailable:
+        return MissReason::kUnreachable;
+      case absl::StatusCode::kResourceExhausted:
+        return MissReason::kRefused;
+      case absl::StatusCode::kCancelled:
+        return MissReason::kCancelled;
+      default:
+        return MissReason::kInternal;
+    }
+  }();
+  return {reason, std::string(status.message())};
+}
+
+}  // namespace kdn

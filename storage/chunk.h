@@ -1,0 +1,77 @@
+// Chunk and its companions: the values that travel between tiers, node and client.
+//
+// Thread-safety: values; the bytes they share are immutable.
+#ifndef KDN_STORAGE_CHUNK_H_
+#define KDN_STORAGE_CHUNK_H_
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "storage/base/buffer.h"
+#include "storage/format/manifest.h"
+
+namespace kdn {
+
+using ManifestPtr = std::shared_ptr<const Manifest>;
+
+// A whole chunk: its manifest and all its encoded slabs, in the manifest's order.
+struct Chunk {
+  ManifestPtr manifest;
+  std::vector<SharedBuffer> slabs;
+};
+
+// What a store's acknowledgement means.
+enum class Ack : uint8_t {
+  kMemory = 1,   // held in memory; may be lost when the process dies
+  kDurable = 2,  // survives kill -9 and power loss
+};
+
+// Where a chunk was found. The numbers are part of the protocol.
+enum class TierKind : uint8_t { kNone = 0, kMemory = 1, kDisk = 2 };
+std::string_view TierKindName(TierKind tier);
+
+// KV layers [begin, end), cut to those that a chunk has.
+struct LayerRange {
+  uint32_t begin = 0;
+  uint32_t end = std::numeric_limits<uint32_t>::max();
+
+  bool Contains(uint32_t layer) const { return layer >= begin && layer < end; }
+  friend bool operator==(const LayerRange&, const LayerRange&) = default;
+};
+
+// Why a chunk was not delivered. An engine answers every one of them by computing. The numbers are part of the
+// protocol.
+enum class MissReason : uint8_t {
+  kNone = 0,          // a hit
+  kNotFound = 1,      // no tier holds the key
+  kWrongSpace = 2,    // the key is held for another space
+  kFidelity = 3,      // held, but less exact than was asked for
+  kCorrupt = 4,       // a checksum or a decoder refused the bytes; nothing of them was delivered
+  kGeometry = 5,      // the manifest does not describe a chunk of this space
+  kUnknownCodec = 6,  // encoded by a codec that this build does not have
+  kDeadline = 7,      // not delivered in time
+  kUnreachable = 8,   // no node answered
+  kRefused = 9,       // the node was overloaded or out of budget
+  kCancelled = 10,    // the caller gave up
+  kProtocol = 11,     // the peer broke the protocol
+  kInternal = 12,     // anything else; the detail says what
+};
+inline constexpr uint8_t kMissReasonCount = 13;
+std::string_view MissReasonName(MissReason reason);
+
+// A miss and the sentence that explains it.
+struct Miss {
+  MissReason reason = MissReason::kNone;
+  std::string detail;
+};
+
+// The reason that stands for a failed call. OK gives kNone.
+Miss MissFromStatus(const absl::Status& status);
+
+}  // namespace kdn
+
+#endif  // KDN_STORAGE_CHUNK_H_
