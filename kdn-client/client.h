@@ -56,14 +56,14 @@ struct PrefixHit {
 
 struct FetchOptions {
   absl::Duration deadline = absl::Seconds(1);
-  LayerRange layers;
+  LayerRange layers = {};
   Fidelity least = Fidelity::kExact;
   // Added to each chunk's first_token: where in the destination its tokens go. The bytes are not changed.
   uint32_t destination_token = 0;
 };
 
 struct ChunkOutcome {
-  Miss miss;  // reason kNone: all of it is in the destination, verified
+  Miss miss = {};  // reason kNone: all of it is in the destination, verified
   TierKind tier = TierKind::kNone;
   uint64_t encoded_bytes = 0;  // as they came
   uint64_t raw_bytes = 0;      // as they were written

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,7 +23,7 @@ namespace kdn {
 struct FetchQuery {
   SpaceId space;
   std::span<const ChunkKey> keys;
-  LayerRange layers;
+  LayerRange layers = {};
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;
 };
@@ -33,18 +34,21 @@ class SlabSink {
   virtual ~SlabSink() = default;
   // A chunk is about to come. Returning false skips its slabs (they are dropped on arrival).
   virtual bool OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) = 0;
-  // A part of an encoded slab; the parts of a slab come in order, without gaps.
-  // `part` is valid for the call only.
+  // A part of an encoded slab. Slabs come one after another, within a chunk in the manifest's order; the parts of a
+  // slab come in order, without gaps. `part` is valid for the call only.
   virtual void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) = 0;
   // The chunk will not come, or not to its end.
   virtual void OnMiss(size_t chunk, const Miss& miss) = 0;
 };
 
+// Chunks that one Store or one Pin may name; other calls take any number.
+inline constexpr size_t kMaxChunksPerCall = 4096;
+
 class Transport {
  public:
   virtual ~Transport() = default;
 
-  // One answer per key, in order.
+  // One answer per key, in order. `manifest` may be null, as answers that travel do not carry it.
   virtual absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys,
                                                          Fidelity least, absl::Time deadline) = 0;
 
@@ -52,19 +56,26 @@ class Transport {
   // fully delivered by then are misses for the reason that the status gives.
   virtual absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) = 0;
 
-  // Stores `chunks`; one status each. The outer status is for the call as a whole (unreachable, out of time).
+  // Stores `chunks`; one status each. The outer status is for the call as a whole (unreachable, out of time, more than
+  // kMaxChunksPerCall chunks).
   virtual absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
                                                           absl::Time deadline) = 0;
 
   virtual absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
                                                            absl::Time deadline) = 0;
+
+  // One lease over all of `keys`; INVALID_ARGUMENT when they are more than kMaxChunksPerCall.
   virtual absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
                                     absl::Time deadline) = 0;
   virtual absl::Status Unpin(uint64_t lease, absl::Time deadline) = 0;
   virtual absl::StatusOr<StoreStats> Stats(absl::Time deadline) = 0;
 };
 
-// To a node at `target` ("host:port"). Connects on first use; a node that is away is UNAVAILABLE, within the deadline.
+// INVALID_ARGUMENT saying what is wrong with `target`, unless it is "host:port", "[ipv6]:port" or "unix:/path".
+absl::Status ValidateTarget(std::string_view target);
+
+// To a node at `target`. Connects on first use; a node that is away is UNAVAILABLE, within the deadline. With a target
+// that ValidateTarget refuses, every call fails with its status.
 std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target);
 
 // To a store in this process.

@@ -1,6 +1,30 @@
 #include "storage/chunk.h"
 
+#include "storage/base/status.h"
+
 namespace kdn {
+
+absl::Status VerifySlab(const Manifest& manifest, size_t index, ByteSpan encoded) {
+  const SlabInfo& info = manifest.slabs[index];
+  if (encoded.size() != info.encoded_size) {
+    return DataLoss("slab {} of chunk {} has {} bytes; its manifest says {}", index, manifest.key.ToShortHex(),
+                    encoded.size(), info.encoded_size);
+  }
+  if (SlabChecksum(encoded) != info.checksum) {
+    return DataLoss("slab {} of chunk {} fails its checksum", index, manifest.key.ToShortHex());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VerifySlabs(const Chunk& chunk) {
+  const Manifest& manifest = *chunk.manifest;
+  if (chunk.slabs.size() != manifest.slabs.size()) {
+    return InvalidArgument("chunk {} has {} slabs; its manifest names {}", manifest.key.ToShortHex(),
+                           chunk.slabs.size(), manifest.slabs.size());
+  }
+  for (size_t i = 0; i < chunk.slabs.size(); ++i) KDN_RETURN_IF_ERROR(VerifySlab(manifest, i, chunk.slabs[i]));
+  return absl::OkStatus();
+}
 
 std::string_view TierKindName(TierKind tier) {
   switch (tier) {

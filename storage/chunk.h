@@ -24,6 +24,11 @@ struct Chunk {
   std::vector<SharedBuffer> slabs;
 };
 
+// That `encoded` is slab `index` of `manifest`, by size and checksum. DATA_LOSS naming chunk and slab.
+absl::Status VerifySlab(const Manifest& manifest, size_t index, ByteSpan encoded);
+// That `chunk` has every slab of its manifest, each as VerifySlab wants it. INVALID_ARGUMENT when one is missing.
+absl::Status VerifySlabs(const Chunk& chunk);
+
 // What a store's acknowledgement means.
 enum class Ack : uint8_t {
   kMemory = 1,   // held in memory; may be lost when the process dies

@@ -16,6 +16,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -73,6 +74,10 @@ class TieredStore {
   // Opens the tiers; every chunk that was durable is there again. UNAVAILABLE or FAILED_PRECONDITION name the path.
   static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const TieredStoreOptions& options,
                                                            const Clock& clock = Clock::Real());
+  // The same over a disk tier of the caller's making; options.disk_path and disk_bytes are the factory's to heed.
+  using DiskFactory = std::function<absl::StatusOr<std::unique_ptr<Tier>>(TierHooks)>;
+  static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const TieredStoreOptions& options, const Clock& clock,
+                                                           const DiskFactory& open_disk);
   virtual ~TieredStore() = default;
 
   // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and does nothing

@@ -31,6 +31,7 @@ int ExitCodeOf(int wait_status) {
 absl::StatusOr<ChildProcess> ChildProcess::Start(const std::vector<std::string>& argv, const std::string& output) {
   if (argv.empty()) return InvalidArgument("ChildProcess: no program given");
   std::vector<char*> arguments;
+  arguments.reserve(argv.size() + 1);
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
 

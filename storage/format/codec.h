@@ -17,6 +17,13 @@
 
 namespace kdn {
 
+// What an encoder may know of a slab beside its bytes; a lossy codec spends its bits by it. Decoding never needs it.
+struct EncodeHints {
+  uint32_t layer = 0;  // of `layer_count` KV layers, from 0: errors in early layers weigh more
+  uint32_t layer_count = 1;
+  uint32_t first_token = 0;  // position of the slab's first token in its segment; the segment's first is a sink
+};
+
 class Codec {
  public:
   virtual ~Codec() = default;
@@ -26,7 +33,11 @@ class Codec {
   virtual Fidelity fidelity() const = 0;
 
   // Encodes `raw` (exactly shape.RawSize() bytes, else INVALID_ARGUMENT).
-  virtual absl::StatusOr<Buffer> Encode(const SlabShape& shape, SlabKind kind, ByteSpan raw) const = 0;
+  virtual absl::StatusOr<Buffer> Encode(const SlabShape& shape, SlabKind kind, ByteSpan raw,
+                                        const EncodeHints& hints) const = 0;
+  absl::StatusOr<Buffer> Encode(const SlabShape& shape, SlabKind kind, ByteSpan raw) const {
+    return Encode(shape, kind, raw, EncodeHints());
+  }
 
   // Decodes into `raw` (exactly shape.RawSize() bytes). `encoded` may be hostile: DATA_LOSS on anything malformed, no
   // access outside the two spans; `raw` is unspecified after an error.

@@ -35,7 +35,7 @@ struct Digest {
   std::string ToShortHex() const { return ToHex().substr(0, 12); }
   bool IsZero() const { return *this == Digest{}; }
 
-  friend auto operator<=>(const Digest&, const Digest&) = default;
+  friend auto operator<=>(const Digest&, const Digest&) = default;  // NOLINT(modernize-use-nullptr): a false alarm
 
   template <typename H>
   friend H AbslHashValue(H h, const Digest& d) {

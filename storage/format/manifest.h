@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,7 +21,7 @@
 namespace kdn {
 
 // The numbers are part of the format. A number that is not listed is refused, by name, before anything is decoded.
-enum class CodecId : uint8_t { kRaw = 0, kZstd = 1 };
+enum class CodecId : uint8_t { kRaw = 0, kZstd = 1, kQ8 = 2, kQ4 = 3, kCacheGen = 4 };
 
 // How close the bytes are to what the model computed. Ordered: a request names the least that it accepts.
 enum class Fidelity : uint8_t {
@@ -40,6 +41,11 @@ struct SlabShape {
 
   uint64_t RawSize() const { return uint64_t{tokens} * heads * dim * DTypeSize(dtype); }
   friend bool operator==(const SlabShape&, const SlabShape&) = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const SlabShape& s) {
+    return H::combine(std::move(h), s.tokens, s.heads, s.dim, s.dtype);
+  }
 };
 
 struct SlabInfo {
@@ -73,8 +79,13 @@ inline constexpr size_t kMaxManifestBytes = size_t{1} << 20;
 
 uint64_t SlabChecksum(ByteSpan encoded);
 
+// INVALID_ARGUMENT naming the dimension that is 0 or out of bounds, or a raw size over kMaxSlabBytes. The RawSize() of
+// a shape that passed cannot overflow.
+absl::Status ValidateShape(const SlabShape& shape);
+
 // INVALID_ARGUMENT naming what is inconsistent: slab order, shapes, sizes beyond the limits, a raw slab whose encoded
-// size is not its raw size, a lossy codec under kExact.
+// size is not its raw size, a lossy codec under kExact. UNIMPLEMENTED naming the number of a codec that this build does
+// not have.
 absl::Status ValidateManifest(const Manifest& manifest);
 
 // The slabs that a chunk of `tokens` tokens has in `space`: layer, kind and shape filled in; codec kRaw, sizes raw.
@@ -84,7 +95,7 @@ std::vector<SlabInfo> SlabsOf(const KvSpace& space, uint32_t tokens);
 absl::Status CheckGeometry(const Manifest& manifest, const SpaceId& id, const KvSpace& space);
 
 // Fixed encoding, closed by an XXH3-64 over all bytes before it. Decode returns DATA_LOSS for every truncation and
-// every flipped bit, and validates.
+// every flipped bit, and for bytes that are not canonical; then validates.
 absl::StatusOr<std::string> EncodeManifest(const Manifest& manifest);
 absl::StatusOr<Manifest> DecodeManifest(ByteSpan bytes);
 

@@ -22,7 +22,7 @@ namespace kdn {
 
 struct TierStats {
   uint64_t chunks = 0;
-  uint64_t bytes = 0;  // encoded slab bytes + manifest bytes held
+  uint64_t bytes = 0;  // what they take of the budget: of memory, or of the disk in whole blocks
   uint64_t budget_bytes = 0;
   uint64_t puts = 0;
   uint64_t put_bytes = 0;

@@ -1,0 +1,137 @@
+#include "integration/engine/kdn_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "storage/base/status.h"
+
+namespace kdn::engine {
+namespace {
+
+// Chunks of the prompt that are in the cache, or will be, and where computing and storing begin.
+struct Plan {
+  PrefixHit hit;
+  size_t reused = 0;      // chunks at the front that are in the cache
+  size_t store_from = 0;  // first chunk that KDN lacks
+};
+
+absl::StatusOr<Plan> FetchPrefix(Session& session, Client& client, std::span<const Token> prompt,
+                                 const PromptOptions& options, const Clock& clock, PromptReport& report) {
+  Plan plan;
+  const absl::Time begin = clock.Now();
+  plan.hit = client.LookupPrefix(prompt, {.deadline = options.deadline});
+  const absl::Time looked_up = clock.Now();
+  report.lookup = looked_up - begin;
+  report.chunks_found = plan.hit.hits;
+  if (plan.hit.stopped_by.reason != MissReason::kNone) report.misses.push_back(plan.hit.stopped_by);
+
+  // The last token is computed in any case: its logits are what comes next.
+  const size_t usable = (prompt.size() - 1) / session.options().chunk_tokens;
+  const std::span<const ChunkRef> wanted = plan.hit.HitChunks().first(std::min(plan.hit.hits, usable));
+  plan.store_from = plan.hit.hits;
+  if (wanted.empty()) return plan;
+
+  KDN_ASSIGN_OR_RETURN(const FetchReport fetched,
+                       client.Fetch(wanted, ViewOf(session.kv()), {.deadline = options.deadline - report.lookup}));
+  report.fetch = clock.Now() - looked_up;
+  report.chunks_fetched = wanted.size();
+  report.encoded_bytes_fetched = fetched.encoded_bytes;
+  report.raw_bytes_fetched = fetched.raw_bytes;
+  plan.reused = fetched.ready;
+  if (fetched.ready < wanted.size()) plan.store_from = fetched.ready;
+  for (size_t i = 0; i < fetched.chunks.size(); ++i) {
+    if (i < fetched.ready) report.tiers.push_back(fetched.chunks[i].tier);
+    if (fetched.chunks[i].miss.reason != MissReason::kNone) report.misses.push_back(fetched.chunks[i].miss);
+  }
+  return plan;
+}
+
+absl::Status StoreMissed(Session& session, Client& client, const Plan& plan, const PromptOptions& options,
+                         PromptReport& report) {
+  const std::span<const ChunkRef> missed = std::span(plan.hit.chunks).subspan(plan.store_from);
+  if (missed.empty()) return absl::OkStatus();
+  KDN_ASSIGN_OR_RETURN(
+      const StoreReport stored,
+      client.Store(missed, ViewOf(session.kv()),
+                   {.deadline = options.store_deadline, .ack = *options.store, .codec = options.codec}));
+  report.chunks_stored = stored.Stored();
+  report.encoded_bytes_stored = stored.encoded_bytes;
+  report.raw_bytes_stored = stored.raw_bytes;
+  for (const absl::Status& status : stored.chunks) {
+    if (!status.ok()) report.store_failures.push_back(status);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+KvSpace SpaceOf(const Model& model, const SessionOptions& options) {
+  const ModelConfig& config = model.config();
+  const bool scaled = config.rope_linear_factor != 1.0;
+  KvSpace space;
+  space.model_id = config.model_id;
+  space.weights_revision = model.revision();
+  space.dtype = options.kv_dtype;
+  space.chunk_tokens = options.chunk_tokens;
+  space.layers = {{.count = config.layers,
+                   .kv_heads = config.kv_heads,
+                   .k_dim = config.head_dim,
+                   .v_dim = config.head_dim,
+                   .rope = {.kind = RopeKind::kHalfSplit,
+                            .scaling = scaled ? RopeScaling::kLinear : RopeScaling::kNone,
+                            .rotary_dim = config.head_dim,
+                            .theta = config.rope_theta,
+                            .factor = scaled ? config.rope_linear_factor : 0.0}}};
+  return space;
+}
+
+ContiguousKv ViewOf(KvCache& kv) {
+  ContiguousKv view;
+  view.capacity_tokens = kv.capacity();
+  for (uint32_t layer = 0; layer < kv.layers(); ++layer) {
+    view.k.push_back(kv.k(layer));
+    view.v.push_back(kv.v(layer));
+  }
+  return view;
+}
+
+absl::StatusOr<PromptReport> RunPrompt(Session& session, Client* client, std::span<const Token> prompt,
+                                       const PromptOptions& options, const Clock& clock) {
+  if (prompt.empty()) return InvalidArgument("prompt: it has no tokens");
+  if (prompt.size() > session.kv().capacity()) {
+    return ResourceExhausted("prompt: {} tokens; the KV cache has room for {}", prompt.size(), session.kv().capacity());
+  }
+  if (session.kv().length() != 0) {
+    return FailedPrecondition("prompt: the session has {} tokens already; take a new one", session.kv().length());
+  }
+  PromptReport report;
+  report.prompt_tokens = static_cast<uint32_t>(prompt.size());
+  Plan plan;
+  const absl::Time begin = clock.Now();
+  if (client != nullptr) {
+    KDN_ASSIGN_OR_RETURN(plan, FetchPrefix(session, *client, prompt, options, clock, report));
+  }
+  report.reused_tokens = static_cast<uint32_t>(plan.reused) * session.options().chunk_tokens;
+  report.computed_tokens = report.prompt_tokens - report.reused_tokens;
+  session.kv().set_length(report.reused_tokens);
+  const absl::Time prefill_begin = clock.Now();
+  KDN_RETURN_IF_ERROR(session.Append(prompt.subspan(report.reused_tokens)));
+  const absl::Time first_token = clock.Now();
+  report.prefill = first_token - prefill_begin;
+  report.time_to_first_token = first_token - begin;
+  if (client != nullptr && options.store.has_value()) {
+    KDN_RETURN_IF_ERROR(StoreMissed(session, *client, plan, options, report));
+    report.store = clock.Now() - first_token;
+  }
+  return report;
+}
+
+absl::StatusOr<KvCache> PrefillKv(std::shared_ptr<const Model> model, std::span<const Token> tokens, DType dtype,
+                                  uint32_t threads) {
+  const SessionOptions options{.kv_dtype = dtype, .capacity = static_cast<uint32_t>(tokens.size()), .threads = threads};
+  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Create(std::move(model), options));
+  KDN_RETURN_IF_ERROR(session->Append(tokens));
+  return std::move(session->kv());
+}
+
+}  // namespace kdn::engine

@@ -1,0 +1,47 @@
+// FetchReceiver: turns the frames of a Fetch stream into calls to a sink, and holds the node to the protocol.
+//
+// Thread-safety: one thread.
+#ifndef KDN_KDN_CLIENT_FETCH_RECEIVER_H_
+#define KDN_KDN_CLIENT_FETCH_RECEIVER_H_
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kdn-client/transport.h"
+
+namespace kdn {
+
+// A reason and a sentence that came from a peer: an unknown number is kProtocol, and the sentence is cut.
+Miss MissFromWire(int reason, const std::string& detail);
+// kNone for a number that is not known.
+TierKind TierFromWire(int tier);
+
+class FetchReceiver {
+ public:
+  // For a call about `keys` keys, the first of which is the sink's chunk number `first_chunk`.
+  FetchReceiver(size_t first_chunk, size_t keys, SlabSink& sink)
+      : first_chunk_(first_chunk), answers_(keys, Answer::kNone), sink_(sink) {}
+
+  // DATA_LOSS when the frame breaks the protocol: nothing after it can be trusted.
+  absl::Status OnFrame(const grpc::ByteBuffer& message);
+
+  // Once the stream is over: what was never answered, or all of it after a breach, is a miss by kProtocol.
+  void Close(const absl::Status& breach);
+
+ private:
+  enum class Answer : uint8_t { kNone, kComing, kSkipped, kMissed };
+
+  void OnResult(size_t key, const std::string& header);
+
+  const size_t first_chunk_;
+  std::vector<Answer> answers_;
+  SlabSink& sink_;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_CLIENT_FETCH_RECEIVER_H_

@@ -1,0 +1,88 @@
+// FetchSink: puts what a fetch delivers into an engine's contiguous memory, and believes nothing that it has not
+// checked: geometry, place in the chain, codec, fidelity, order of the parts, checksum.
+//
+//   FetchSink sink(id, space, chunks, view, {.least = Fidelity::kExact});
+//   absl::Status ended = transport->Fetch(query, deadline, sink);
+//   std::vector<ChunkOutcome> outcomes = std::move(sink).Finish(ended);
+//
+// A raw slab goes straight into its place, one copy in all. Any other is gathered first, unless it comes in one part,
+// then verified, then decoded into its place. A chunk is a hit once every slab asked for was verified and written; from
+// then on nothing that the peer says changes it.
+//
+// Thread-safety: one thread at a time.
+#ifndef KDN_KDN_CLIENT_FETCH_SINK_H_
+#define KDN_KDN_CLIENT_FETCH_SINK_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kdn-client/client.h"
+#include "kdn-client/kv_view.h"
+#include "kdn-client/transport.h"
+#include "kdn-client/verifying_writer.h"
+#include "storage/format/codec.h"
+
+namespace kdn {
+
+class FetchSink final : public SlabSink {
+ public:
+  struct Want {
+    LayerRange layers = {};
+    Fidelity least = Fidelity::kExact;
+    uint32_t token_offset = 0;  // added to each chunk's first_token
+  };
+
+  // `space`, `chunks` and `view` must outlive the sink, and have passed KvView's checks.
+  FetchSink(const SpaceId& id, const KvSpace& space, std::span<const ChunkRef> chunks, const KvView& view, Want want);
+
+  bool OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) override;
+  void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) override;
+  void OnMiss(size_t chunk, const Miss& miss) override;
+
+  // How each chunk ended, given how the fetch ended: what is not whole by now is a miss.
+  std::vector<ChunkOutcome> Finish(const absl::Status& fetch) &&;
+
+ private:
+  enum class Phase : uint8_t { kAwaited, kArriving, kHit, kMissed };
+  struct Arrival {
+    Phase phase = Phase::kAwaited;
+    ManifestPtr manifest;
+    uint32_t next_slab = 0;  // the slab that must come next, among those asked for
+    ChunkOutcome outcome;
+  };
+  // The slab whose parts are arriving. Slabs come one after another, so there is one at most.
+  struct OpenSlab {
+    bool open = false;
+    size_t chunk = 0;
+    const SlabInfo* info = nullptr;
+    const Codec* codec = nullptr;
+    uint64_t received = 0;
+    MutableByteSpan place;
+  };
+
+  Miss Examine(const ChunkRef& asked, const Manifest& manifest) const;
+  // The first slab at or after `slab` that was asked for; the number of slabs when there is none.
+  uint32_t NextWanted(const Manifest& manifest, uint32_t slab) const;
+  void Begin(size_t chunk, const SlabInfo& info);
+  void Append(ByteSpan part);
+  absl::Status VerifyChecksum(uint64_t checksum) const;
+  absl::Status Decode(ByteSpan encoded) const;
+  void Complete(const absl::Status& verified);
+  void Fail(size_t chunk, MissReason reason, std::string detail);
+
+  const SpaceId id_;
+  const KvSpace& space_;
+  const std::span<const ChunkRef> chunks_;
+  const KvView& view_;
+  const Want want_;
+  std::vector<Arrival> arrivals_;
+  OpenSlab open_;
+  VerifyingWriter writer_;
+  Buffer gathered_;  // reused from slab to slab
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_CLIENT_FETCH_SINK_H_

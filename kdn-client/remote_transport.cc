@@ -1,0 +1,319 @@
+#include <fmt/core.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "kdn-client/call_rules.h"
+#include "kdn-client/fetch_receiver.h"
+#include "kdn-client/node_channel.h"
+#include "kdn-client/raw_call.h"
+#include "kdn-client/transport.h"
+#include "kdn/v1/node.grpc.pb.h"
+#include "kdn/v1/node.pb.h"
+#include "proto/wire/frames.h"
+#include "storage/base/clock.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+static_assert(kMaxChunksPerCall == wire::kMaxKeysPerCall);
+
+std::string Joined(std::span<const ChunkKey> keys) {
+  std::string joined;
+  joined.reserve(keys.size() * kDigestSize);
+  for (const ChunkKey& key : keys) joined += AsStringView(key.span());
+  return joined;
+}
+
+// Calls `call(first, keys)` for as many keys at a time as one call may name.
+template <typename Call>
+absl::Status InBatches(std::span<const ChunkKey> keys, Call&& call) {
+  for (size_t first = 0; first < keys.size(); first += wire::kMaxKeysPerCall) {
+    KDN_RETURN_IF_ERROR(call(first, keys.subspan(first, std::min(keys.size() - first, wire::kMaxKeysPerCall))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StatusFromWire(const v1::ChunkStatus& status) {
+  if (status.code() == 0) return absl::OkStatus();
+  const bool known = status.code() > 0 && status.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+  return absl::Status(known ? static_cast<absl::StatusCode>(status.code()) : absl::StatusCode::kUnknown,
+                      status.message());
+}
+
+template <typename Statuses>
+absl::StatusOr<std::vector<absl::Status>> StatusesFromWire(const Statuses& statuses, size_t expected) {
+  if (static_cast<size_t>(statuses.size()) != expected) {
+    return DataLoss("it answered for {} chunks of {}", statuses.size(), expected);
+  }
+  std::vector<absl::Status> result;
+  result.reserve(expected);
+  for (const v1::ChunkStatus& status : statuses) result.push_back(StatusFromWire(status));
+  return result;
+}
+
+TierStats TierStatsFromWire(const v1::TierStats& wire) {
+  return {.chunks = wire.chunks(),
+          .bytes = wire.bytes(),
+          .budget_bytes = wire.budget_bytes(),
+          .puts = wire.puts(),
+          .put_bytes = wire.put_bytes(),
+          .hits = wire.hits(),
+          .misses = wire.misses(),
+          .read_bytes = wire.read_bytes(),
+          .evictions = wire.evictions(),
+          .evicted_bytes = wire.evicted_bytes(),
+          .refused = wire.refused(),
+          .corrupt = wire.corrupt()};
+}
+
+class RemoteTransport final : public Transport {
+ public:
+  explicit RemoteTransport(const std::string& target)
+      : target_(target), channel_(target), stub_(channel_.grpc()), raw_stub_(channel_.grpc()) {}
+
+  absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
+                                                 absl::Time deadline) override {
+    std::vector<FoundChunk> found;
+    found.reserve(keys.size());
+    const auto lookup = [&](size_t, std::span<const ChunkKey> batch) -> absl::Status {
+      v1::LookupRequest request = About<v1::LookupRequest>(space, batch);
+      request.set_least_fidelity(static_cast<v1::Fidelity>(least));
+      v1::LookupResponse response;
+      KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Lookup, request, response, deadline));
+      if (static_cast<size_t>(response.chunks_size()) != batch.size()) {
+        return Named(DataLoss("it answered for {} chunks of {}", response.chunks_size(), batch.size()));
+      }
+      for (const v1::ChunkFound& chunk : response.chunks()) {
+        found.push_back({.miss = MissFromWire(chunk.miss(), chunk.detail()),
+                         .manifest = nullptr,
+                         .tier = TierFromWire(chunk.tier())});
+      }
+      return absl::OkStatus();
+    };
+    KDN_RETURN_IF_ERROR(InBatches(keys, lookup));
+    return found;
+  }
+
+  absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
+    return InBatches(query.keys, [&](size_t first, std::span<const ChunkKey> batch) -> absl::Status {
+      KDN_RETURN_IF_ERROR(Prepare(deadline));
+      return Named(FetchBatch(query, first, batch, deadline, sink));
+    });
+  }
+
+  absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
+                                                  absl::Time deadline) override {
+    KDN_RETURN_IF_ERROR(CheckCount(chunks.size()));
+    KDN_RETURN_IF_ERROR(Prepare(deadline));
+    std::vector<absl::Status> statuses(chunks.size());
+    std::vector<Outgoing> outgoing;
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      absl::StatusOr<std::string> manifest = EncodeManifest(*chunks[i].manifest);
+      statuses[i] = manifest.status();
+      if (manifest.ok()) outgoing.push_back({i, *std::move(manifest)});
+    }
+    if (outgoing.empty()) return statuses;
+
+    RawCall call(raw_stub_, store_method_, deadline);
+    const bool all_sent = std::all_of(outgoing.begin(), outgoing.end(), [&](const Outgoing& next) {
+      return SendChunk(call, chunks[next.chunk], next.manifest, ack);
+    });
+    if (all_sent) call.WritesDone();
+    v1::StoreResponse response;
+    KDN_RETURN_IF_ERROR(Named(ReceiveLast(call, response)));
+    absl::StatusOr<std::vector<absl::Status>> answers = StatusesFromWire(response.chunks(), outgoing.size());
+    if (!answers.ok()) return Named(answers.status());
+    for (size_t i = 0; i < outgoing.size(); ++i) statuses[outgoing[i].chunk] = std::move((*answers)[i]);
+    return statuses;
+  }
+
+  absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                   absl::Time deadline) override {
+    std::vector<absl::Status> deleted;
+    deleted.reserve(keys.size());
+    const auto erase = [&](size_t, std::span<const ChunkKey> batch) -> absl::Status {
+      v1::DeleteResponse response;
+      const auto request = About<v1::DeleteRequest>(space, batch);
+      KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Delete, request, response, deadline));
+      absl::StatusOr<std::vector<absl::Status>> answers = StatusesFromWire(response.chunks(), batch.size());
+      if (!answers.ok()) return Named(answers.status());
+      std::move(answers->begin(), answers->end(), std::back_inserter(deleted));
+      return absl::OkStatus();
+    };
+    KDN_RETURN_IF_ERROR(InBatches(keys, erase));
+    return deleted;
+  }
+
+  absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
+                            absl::Time deadline) override {
+    KDN_RETURN_IF_ERROR(CheckCount(keys.size()));
+    auto request = About<v1::PinRequest>(space, keys);
+    // Less than a millisecond is still some time, and zero would be refused.
+    const int64_t milliseconds = absl::ToInt64Milliseconds(absl::Ceil(duration, absl::Milliseconds(1)));
+    request.set_duration_ms(static_cast<uint64_t>(std::max<int64_t>(milliseconds, 0)));
+    v1::PinResponse response;
+    const absl::Time asked = Clock::Real().Now();
+    KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Pin, request, response, deadline));
+    const uint64_t granted = std::min(response.granted_ms(), request.duration_ms());
+    return Lease{.id = response.lease_id(),
+                 .expires = asked + absl::Milliseconds(static_cast<int64_t>(granted)),
+                 .pinned = response.pinned()};
+  }
+
+  absl::Status Unpin(uint64_t lease, absl::Time deadline) override {
+    v1::UnpinRequest request;
+    request.set_lease_id(lease);
+    v1::UnpinResponse response;
+    return Unary(&v1::NodeService::Stub::Unpin, request, response, deadline);
+  }
+
+  absl::StatusOr<StoreStats> Stats(absl::Time deadline) override {
+    v1::StatsResponse response;
+    KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Stats, v1::StatsRequest(), response, deadline));
+    StoreStats stats;
+    stats.memory = TierStatsFromWire(response.memory());
+    stats.has_disk = response.has_disk();
+    stats.disk = TierStatsFromWire(response.disk());
+    for (uint8_t reason = 0; reason < kMissReasonCount; ++reason) {
+      const auto results = response.fetch_results().find(std::string(MissReasonName(static_cast<MissReason>(reason))));
+      if (results != response.fetch_results().end()) stats.misses[reason] = results->second;
+    }
+    stats.leases = response.leases();
+    stats.pinned_chunks = response.pinned_chunks();
+    stats.write_back_pending_bytes = response.write_back_pending_bytes();
+    stats.write_back_dropped = response.write_back_dropped();
+    return stats;
+  }
+
+ private:
+  // A chunk of a Store call, by its index there, whose manifest could be encoded.
+  struct Outgoing {
+    size_t chunk;
+    std::string manifest;
+  };
+
+  template <typename Request>
+  static Request About(const SpaceId& space, std::span<const ChunkKey> keys) {
+    Request request;
+    request.set_space_id(std::string(AsStringView(space.span())));
+    request.set_keys(Joined(keys));
+    return request;
+  }
+
+  absl::Status Named(const absl::Status& status) const { return Annotate(status, "node " + target_); }
+
+  absl::Status Prepare(absl::Time deadline) {
+    KDN_RETURN_IF_ERROR(CheckTime(deadline));
+    channel_.Prepare(deadline);
+    return absl::OkStatus();
+  }
+
+  template <typename Request, typename Response>
+  absl::Status Unary(grpc::Status (v1::NodeService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                     const Request& request, Response& response, absl::Time deadline) {
+    KDN_RETURN_IF_ERROR(Prepare(deadline));
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    return Named(FromGrpc((stub_.*method)(&context, request, &response)));
+  }
+
+  absl::Status FetchBatch(const FetchQuery& query, size_t first, std::span<const ChunkKey> batch, absl::Time deadline,
+                          SlabSink& sink) {
+    auto request = About<v1::FetchRequest>(query.space, batch);
+    request.set_layer_begin(query.layers.begin);
+    request.set_layer_end(query.layers.end == LayerRange().end ? 0 : query.layers.end);
+    request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
+    request.set_order(query.layer_major ? v1::FetchRequest::ORDER_LAYER_MAJOR : v1::FetchRequest::ORDER_CHUNK_MAJOR);
+
+    FetchReceiver receiver(first, batch.size(), sink);
+    RawCall call(raw_stub_, fetch_method_, deadline);
+    grpc::ByteBuffer message;
+    absl::Status breach;
+    bool reading = call.WriteLast(wire::EncodeMessage(request));
+    while (reading && breach.ok() && call.Read(&message)) breach = receiver.OnFrame(message);
+    if (!breach.ok()) {
+      call.Cancel();
+      receiver.Close(breach);
+      return breach;
+    }
+    KDN_RETURN_IF_ERROR(call.Finish());
+    receiver.Close(absl::OkStatus());
+    return absl::OkStatus();
+  }
+
+  // False when the call is over.
+  static bool SendChunk(RawCall& call, const Chunk& chunk, const std::string& manifest, Ack ack) {
+    v1::StoreFrame begin;
+    begin.mutable_begin()->set_manifest(manifest);
+    begin.mutable_begin()->set_ack(static_cast<v1::Ack>(ack));
+    if (!call.Write(wire::EncodeMessage(begin))) return false;
+    for (uint32_t slab = 0; slab < chunk.slabs.size(); ++slab) {
+      const SharedBuffer& bytes = chunk.slabs[slab];
+      for (size_t offset = 0; offset < bytes.size(); offset += wire::kDefaultFrameBytes) {
+        const size_t size = std::min<size_t>(wire::kDefaultFrameBytes, bytes.size() - offset);
+        const wire::Payload payload = {.owner = bytes.owner(), .bytes = bytes.span().subspan(offset, size)};
+        if (!call.Write(wire::EncodeStoreData({.slab = slab, .offset = offset}, payload))) return false;
+      }
+    }
+    return true;
+  }
+
+  // The response that ends a client stream, also when the node has ended the call early.
+  static absl::Status ReceiveLast(RawCall& call, v1::StoreResponse& response) {
+    grpc::ByteBuffer message;
+    const bool answered = call.Read(&message);
+    KDN_RETURN_IF_ERROR(call.Finish());
+    if (!answered) return DataLoss("it ended the call without an answer");
+    if (const absl::Status decoded = wire::DecodeMessage(message, &response); !decoded.ok()) {
+      return DataLoss("{}", MessageOf(decoded));
+    }
+    return absl::OkStatus();
+  }
+
+  const std::string target_;
+  NodeChannel channel_;
+  v1::NodeService::Stub stub_;
+  grpc::GenericStub raw_stub_;
+  const std::string fetch_method_ = fmt::format("/{}/Fetch", v1::NodeService::service_full_name());
+  const std::string store_method_ = fmt::format("/{}/Store", v1::NodeService::service_full_name());
+};
+
+// What a target that is not valid gives: the same clear error from every call.
+class RefusingTransport final : public Transport {
+ public:
+  explicit RefusingTransport(absl::Status why) : why_(std::move(why)) {}
+
+  absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId&, std::span<const ChunkKey>, Fidelity,
+                                                 absl::Time) override {
+    return why_;
+  }
+  absl::Status Fetch(const FetchQuery&, absl::Time, SlabSink&) override { return why_; }
+  absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk>, Ack, absl::Time) override { return why_; }
+  absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId&, std::span<const ChunkKey>, absl::Time) override {
+    return why_;
+  }
+  absl::StatusOr<Lease> Pin(const SpaceId&, std::span<const ChunkKey>, absl::Duration, absl::Time) override {
+    return why_;
+  }
+  absl::Status Unpin(uint64_t, absl::Time) override { return why_; }
+  absl::StatusOr<StoreStats> Stats(absl::Time) override { return why_; }
+
+ private:
+  const absl::Status why_;
+};
+
+}  // namespace
+
+std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target) {
+  if (absl::Status valid = ValidateTarget(target); !valid.ok()) {
+    return std::make_shared<RefusingTransport>(std::move(valid));
+  }
+  return std::make_shared<RemoteTransport>(target);
+}
+
+}  // namespace kdn

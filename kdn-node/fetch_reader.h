@@ -1,0 +1,66 @@
+// FetchReader: walks the chunks of a Fetch in the order asked for and reads them from the store, a step at a time, so
+// that whoever sends them decides how far to read ahead.
+//
+//   std::unique_ptr<FetchReader> reader = MakeFetchReader(store, call);
+//   while (!reader->done()) {
+//     for (FetchItem& item : reader->Step(/*max_bytes=*/reader->NextBytes())) Send(item);
+//   }
+//
+// Every chunk gets exactly one result before its slabs, and a second one, with the reason, if reading fails midway.
+//
+// Thread-safety: one thread at a time.
+#ifndef KDN_KDN_NODE_FETCH_READER_H_
+#define KDN_KDN_NODE_FETCH_READER_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kdn-node/wire_convert.h"
+#include "storage/base/buffer.h"
+#include "storage/chunk.h"
+#include "storage/tiered_store.h"
+
+namespace kdn {
+
+// Either a chunk's result or a slab.
+struct FetchItem {
+  uint32_t chunk = 0;
+  bool is_result = false;
+
+  // Of a result.
+  Miss miss = {};
+  TierKind tier = TierKind::kNone;
+  std::string manifest = {};  // canonical bytes; empty on a miss
+
+  // Of a slab.
+  uint32_t slab = 0;
+  SharedBuffer bytes = {};  // encoded
+};
+
+class FetchReader {
+ public:
+  using Results = std::array<uint64_t, kMissReasonCount>;
+
+  virtual ~FetchReader() = default;
+
+  virtual bool done() const = 0;
+
+  // How many slab bytes the next step would read at best; 0 when it only answers. May wait for a disk.
+  virtual uint64_t NextBytes() = 0;
+
+  // Reads on. At most `max_bytes`, or a single layer of one chunk where that is more. May wait for a disk.
+  virtual std::vector<FetchItem> Step(uint64_t max_bytes) = 0;
+
+  // Chunks that are finished, by what became of them; [0] counts those that were delivered to the end.
+  virtual const Results& results() const = 0;
+};
+
+// A reader in the order that `call` asks for. `store` outlives it.
+std::unique_ptr<FetchReader> MakeFetchReader(TieredStore& store, FetchCall call);
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_NODE_FETCH_READER_H_

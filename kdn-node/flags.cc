@@ -1,0 +1,191 @@
+#include "kdn-node/flags.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <sstream>
+#include <utility>
+
+#include "kdn-node/endpoint.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+constexpr int kBadFlags = 2;
+
+// What the flags say, before it is checked.
+struct RawFlags {
+  std::string listen = "127.0.0.1:7401";
+  std::string metrics_listen = "127.0.0.1:7402";
+  bool insecure_remote = false;
+  std::string memory_bytes = "1GiB";
+  std::string disk_path;
+  std::string disk_bytes = "16GiB";
+  std::string write_back_bytes = "256MiB";
+  std::string max_pin = "1h";
+  size_t workers = 4;
+  std::string max_upload_bytes = "1GiB";
+  std::string max_fetch_bytes = "4GiB";
+  std::string stop_grace = "10s";
+  std::string port_file;
+  std::string log_level = "info";
+};
+
+// CLI11 hands a flag of the file over as a list when its value has commas or brackets; every flag here has one value.
+void Declare(CLI::App& app, RawFlags& raw) {
+  app.set_version_flag("--version", "kdn-node " KDN_VERSION);
+  app.set_help_flag("-h,--help", "Print this and exit");
+  app.set_config("--config", "",
+                 "File with flags, one `name = value` a line, '#' starts a comment; the command line wins")
+      ->check(CLI::ExistingFile);
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.get_formatter()->column_width(44);
+
+  const auto add = [&](const char* name, auto& value, const char* type, const char* help, const char* group) {
+    app.add_option(name, value, help)->capture_default_str()->type_name(type)->group(group)->envname("");
+  };
+  add("--listen", raw.listen, "HOST:PORT", "Where to serve gRPC; port 0: the system chooses", "Network");
+  add("--metrics-listen", raw.metrics_listen, "HOST:PORT", "Where to serve Prometheus metrics; \"\": nowhere",
+      "Network");
+  app.add_flag(
+         "--insecure-remote", raw.insecure_remote,
+         "Allow addresses beyond this machine: there is no authentication yet, whoever reaches the port may read, "
+         "write and delete")
+      ->group("Network");
+  add("--port-file", raw.port_file, "PATH",
+      "Once serving, write the addresses here, one a line: gRPC, then metrics unless off", "Network");
+
+  add("--memory-bytes", raw.memory_bytes, "SIZE", "Budget of the memory tier, as in 4GiB", "Storage");
+  add("--disk-path", raw.disk_path, "DIR", "Directory of the disk tier; none: memory only", "Storage");
+  add("--disk-bytes", raw.disk_bytes, "SIZE", "Budget of the disk tier", "Storage");
+  add("--write-back-bytes", raw.write_back_bytes, "SIZE", "Bytes acknowledged MEMORY that may wait for the disk",
+      "Storage");
+  add("--max-pin", raw.max_pin, "DURATION", "Longest lease on a pinned chunk, as in 90s or 1h", "Storage");
+
+  add("--workers", raw.workers, "N", "Threads that wait for disks, 1 to 1024", "Limits");
+  add("--max-upload-bytes", raw.max_upload_bytes, "SIZE", "Bytes that all uploads in progress may hold", "Limits");
+  add("--max-fetch-bytes", raw.max_fetch_bytes, "SIZE", "Bytes that all fetches may have read and not yet sent",
+      "Limits");
+
+  add("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM", "Process");
+  add("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
+}
+
+absl::StatusOr<uint64_t> SizeFlag(const char* name, const std::string& text, uint64_t least) {
+  absl::StatusOr<uint64_t> size = ParseByteSize(text);
+  if (!size.ok()) return Annotate(size.status(), name);
+  if (*size < least) return InvalidArgument("{}: {} is too little; give at least {}", name, text, least);
+  return size;
+}
+
+absl::StatusOr<absl::Duration> DurationFlag(const char* name, const std::string& text, bool zero_is_fine) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration) || duration < absl::ZeroDuration() ||
+      duration == absl::InfiniteDuration() || (duration == absl::ZeroDuration() && !zero_is_fine)) {
+    return InvalidArgument("{}: '{}' is not a duration; give a number and a unit, as in 90s or 1h", name, text);
+  }
+  return duration;
+}
+
+absl::StatusOr<Endpoint> EndpointFlag(const char* name, const std::string& text, bool insecure_remote) {
+  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
+  if (!endpoint.ok()) return Annotate(endpoint.status(), name);
+  if (!endpoint->IsLoopback() && !insecure_remote) {
+    return InvalidArgument(
+        "{}: {} is reachable from other machines, and there is no authentication yet; listen on 127.0.0.1 or [::1], or "
+        "accept that with --insecure-remote",
+        name, text);
+  }
+  return endpoint;
+}
+
+absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  NodeFlags flags;
+  KDN_ASSIGN_OR_RETURN(flags.server.listen, EndpointFlag("--listen", raw.listen, raw.insecure_remote));
+  if (!raw.metrics_listen.empty()) {
+    KDN_ASSIGN_OR_RETURN(flags.server.metrics_listen,
+                         EndpointFlag("--metrics-listen", raw.metrics_listen, raw.insecure_remote));
+  }
+  KDN_ASSIGN_OR_RETURN(flags.store.memory_bytes, SizeFlag("--memory-bytes", raw.memory_bytes, kMiB));
+  flags.store.disk_path = raw.disk_path;
+  KDN_ASSIGN_OR_RETURN(flags.store.disk_bytes, SizeFlag("--disk-bytes", raw.disk_bytes, kMiB));
+  KDN_ASSIGN_OR_RETURN(flags.store.write_back_bytes, SizeFlag("--write-back-bytes", raw.write_back_bytes, 0));
+  KDN_ASSIGN_OR_RETURN(flags.store.max_pin, DurationFlag("--max-pin", raw.max_pin, /*zero_is_fine=*/false));
+  if (raw.workers < 1 || raw.workers > 1024) {
+    return InvalidArgument("--workers: {} is out of range; give 1 to 1024", raw.workers);
+  }
+  flags.server.service.workers = raw.workers;
+  KDN_ASSIGN_OR_RETURN(flags.server.service.max_upload_bytes,
+                       SizeFlag("--max-upload-bytes", raw.max_upload_bytes, kMiB));
+  KDN_ASSIGN_OR_RETURN(flags.server.service.max_fetch_bytes,
+                       SizeFlag("--max-fetch-bytes", raw.max_fetch_bytes, 64 * kMiB));
+  KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
+  flags.port_file = raw.port_file;
+  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
+  if (std::ranges::find(kLevels, raw.log_level) == std::end(kLevels)) {
+    return InvalidArgument("--log-level: '{}' is not one of {}", raw.log_level, fmt::join(kLevels, ", "));
+  }
+  flags.log_level = raw.log_level;
+  return flags;
+}
+
+FlagsResult Bad(std::string message) {
+  std::ranges::replace(message, '\n', ' ');
+  return {.text = fmt::format("kdn-node: {}; see kdn-node --help\n", message), .exit_code = kBadFlags};
+}
+
+}  // namespace
+
+FlagsResult ParseFlags(int argc, const char* const* argv) {
+  CLI::App app("kdn-node: stores KV-cache chunks and delivers them. SIGTERM stops it.", "kdn-node");
+  RawFlags raw;
+  Declare(app, raw);
+  try {  // CLI11 reports by exceptions, --help and --version among them
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    std::ostringstream out, err;
+    if (app.exit(e, out, err) == 0) return {.text = out.str(), .exit_code = 0};
+    return Bad(e.what());
+  }
+  absl::StatusOr<NodeFlags> flags = Check(raw);
+  if (!flags.ok()) return Bad(MessageOf(flags.status()));
+  return {.flags = *std::move(flags)};
+}
+
+absl::StatusOr<uint64_t> ParseByteSize(std::string_view text) {
+  struct Unit {
+    std::string_view name;
+    uint64_t bytes;
+  };
+  static constexpr Unit kUnits[] = {
+      {"", 1},
+      {"B", 1},
+      {"KiB", uint64_t{1} << 10},
+      {"MiB", uint64_t{1} << 20},
+      {"GiB", uint64_t{1} << 30},
+      {"TiB", uint64_t{1} << 40},
+      {"KB", 1'000},
+      {"MB", 1'000'000},
+      {"GB", 1'000'000'000},
+      {"TB", 1'000'000'000'000},
+  };
+  constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc()) {
+    const std::string_view name(end, static_cast<size_t>(text.data() + text.size() - end));
+    for (const Unit& unit : kUnits) {
+      if (name != unit.name) continue;
+      if (number > kMax / unit.bytes) return InvalidArgument("'{}' is more than {} bytes", text, kMax);
+      return number * unit.bytes;
+    }
+  }
+  return InvalidArgument("'{}' is not a size; give a whole number and a unit, as in 4096, 512MiB or 4GiB", text);
+}
+
+}  // namespace kdn

@@ -1,0 +1,104 @@
+// kdn-node: parses flags, opens the store, serves until SIGTERM or SIGINT.
+#include <fmt/core.h>
+#include <grpc/support/log.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "kdn-node/flags.h"
+#include "kdn-node/server.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+constexpr int kCannotStart = 1;
+
+void LogThroughSpdlog(gpr_log_func_args* args) {
+  const auto level = args->severity == GPR_LOG_SEVERITY_ERROR  ? spdlog::level::warn
+                     : args->severity == GPR_LOG_SEVERITY_INFO ? spdlog::level::info
+                                                               : spdlog::level::debug;
+  spdlog::log(level, "grpc: {}", args->message);
+}
+
+void StartLogging(const std::string& level) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn-node"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %^%l%$ %v");
+  spdlog::set_level(spdlog::level::from_str(level));
+  gpr_set_log_function(LogThroughSpdlog);
+}
+
+// Complete or not there: whoever waits for the file may read it at once.
+absl::Status WritePortFile(const std::string& path, const Server& server) {
+  const std::string partial = path + ".partial";
+  std::ofstream out(partial, std::ios::trunc);
+  out << server.endpoint().ToString() << '\n';
+  if (server.metrics_endpoint().has_value()) out << server.metrics_endpoint()->ToString() << '\n';
+  out.close();
+  std::error_code error;
+  if (out) std::filesystem::rename(partial, path, error);
+  if (!out || error) return Unavailable("--port-file: cannot write {}", path);
+  return absl::OkStatus();
+}
+
+// Blocks them in this thread and those it starts, so that WaitForSignal alone sees them.
+sigset_t BlockStopSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+absl::Status Serve(const NodeFlags& flags) {
+  const sigset_t stop_signals = BlockStopSignals();
+  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));
+  const StoreStats held = store->Stats();
+  if (held.has_disk) {
+    spdlog::info("opened {}: {} chunks, {} of {} bytes", flags.store.disk_path, held.disk.chunks, held.disk.bytes,
+                 held.disk.budget_bytes);
+  } else {
+    spdlog::info("no --disk-path: chunks are held in memory alone");
+  }
+
+  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(*store, flags.server));
+  if (!flags.port_file.empty()) KDN_RETURN_IF_ERROR(WritePortFile(flags.port_file, *server));
+  spdlog::info("kdn-node {} serves on {}; metrics {}", KDN_VERSION, server->endpoint().ToString(),
+               server->metrics_endpoint().has_value()
+                   ? "on http://" + server->metrics_endpoint()->ToString() + "/metrics"
+                   : "are off");
+
+  int signal_number = 0;
+  sigwait(&stop_signals, &signal_number);
+  spdlog::info("{}: stopping, running calls have {}", signal_number == SIGINT ? "SIGINT" : "SIGTERM",
+               absl::FormatDuration(flags.stop_grace));
+  pthread_sigmask(SIG_UNBLOCK, &stop_signals, nullptr);  // a second signal ends the process at once
+  server->Stop(flags.stop_grace);
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace kdn
+
+int main(int argc, char** argv) {
+  kdn::FlagsResult parsed = kdn::ParseFlags(argc, argv);
+  if (!parsed.flags.has_value()) {
+    fmt::print(parsed.exit_code == 0 ? stdout : stderr, "{}", parsed.text);
+    return parsed.exit_code;
+  }
+  kdn::StartLogging(parsed.flags->log_level);
+  if (const absl::Status status = kdn::Serve(*parsed.flags); !status.ok()) {
+    fmt::print(stderr, "kdn-node: {}\n", kdn::MessageOf(status));
+    return kdn::kCannotStart;
+  }
+  return 0;
+}

@@ -1,0 +1,129 @@
+#include "kdn-node/node_service.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kdn-node/call_record.h"
+#include "kdn-node/fetch_reactor.h"
+#include "kdn-node/store_reactor.h"
+#include "kdn-node/wire_convert.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+// Does a unary call's work on the worker pool. `work` returns the call's status; the messages that it refers to live
+// until Finish.
+template <typename Work>
+grpc::ServerUnaryReactor* RunUnary(ServiceState& state, grpc::CallbackServerContext* context, Method method,
+                                   Work work) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const CallRecord record(state, method);
+  absl::Status admitted = state.Admit();
+  if (admitted.ok()) {
+    const bool taken = state.pool.TrySubmit([=, work = std::move(work)] {
+      // Who has left already, by its deadline or otherwise, needs no answer.
+      const absl::Status status = context->IsCancelled() ? Cancelled("the peer left before its turn") : work();
+      reactor->Finish(record.End(status));
+    });
+    if (taken) return reactor;
+    admitted = ResourceExhausted("the node is overloaded; retry later, or raise --workers");
+  }
+  reactor->Finish(record.End(admitted));
+  return reactor;
+}
+
+uint64_t Milliseconds(absl::Duration duration) {
+  return static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Milliseconds(duration)));
+}
+
+}  // namespace
+
+NodeService::NodeService(TieredStore& store, NodeMetrics& metrics, const NodeServiceOptions& options,
+                         const Clock& clock)
+    : state_(store, metrics, options, clock) {
+  metrics.AddGauge("kdn_node_waiting_tasks", "Tasks that wait for a worker",
+                   [this] { return static_cast<double>(state_.pool.waiting()); });
+  metrics.AddGauge("kdn_node_upload_bytes", "Slab bytes that uploads in progress hold",
+                   [this] { return static_cast<double>(state_.uploads.held()); });
+  metrics.AddGauge("kdn_node_fetch_bytes", "Slab bytes that fetches in progress have reserved",
+                   [this] { return static_cast<double>(state_.fetches.held()); });
+}
+
+grpc::ServerUnaryReactor* NodeService::Lookup(grpc::CallbackServerContext* context, const v1::LookupRequest* request,
+                                              v1::LookupResponse* response) {
+  return RunUnary(state_, context, Method::kLookup, [this, request, response]() -> absl::Status {
+    KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request->space_id(), request->keys()));
+    KDN_ASSIGN_OR_RETURN(const Fidelity least, ParseFidelity(request->least_fidelity()));
+    uint32_t prefix = 0;
+    for (const FoundChunk& found : state_.store.Lookup(what.space, what.keys, least)) {
+      if (found.miss.reason == MissReason::kNone && prefix == static_cast<uint32_t>(response->chunks_size())) ++prefix;
+      *response->add_chunks() = ToWire(found);
+    }
+    response->set_prefix_chunks(prefix);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* NodeService::Fetch(grpc::CallbackServerContext* context,
+                                                               const grpc::ByteBuffer* request) {
+  return StartFetch(state_, *context, *request);
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* NodeService::Store(grpc::CallbackServerContext*,
+                                                              grpc::ByteBuffer* response) {
+  return StartStore(state_, response);
+}
+
+grpc::ServerUnaryReactor* NodeService::Delete(grpc::CallbackServerContext* context, const v1::DeleteRequest* request,
+                                              v1::DeleteResponse* response) {
+  return RunUnary(state_, context, Method::kDelete, [this, request, response]() -> absl::Status {
+    KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request->space_id(), request->keys()));
+    for (const ChunkKey& key : what.keys) *response->add_chunks() = ToWire(state_.store.Delete(what.space, key));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* NodeService::Pin(grpc::CallbackServerContext* context, const v1::PinRequest* request,
+                                           v1::PinResponse* response) {
+  return RunUnary(state_, context, Method::kPin, [this, request, response]() -> absl::Status {
+    constexpr uint64_t kYearMs = uint64_t{365} * 24 * 3600 * 1000;  // no store grants more; keeps the sum in range
+    KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request->space_id(), request->keys()));
+    const absl::Duration wanted = absl::Milliseconds(static_cast<int64_t>(std::min(request->duration_ms(), kYearMs)));
+    KDN_ASSIGN_OR_RETURN(const Lease lease, state_.store.Pin(what.space, what.keys, wanted));
+    response->set_lease_id(lease.id);
+    response->set_granted_ms(Milliseconds(lease.expires - state_.clock.Now()));
+    response->set_pinned(lease.pinned);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* NodeService::Unpin(grpc::CallbackServerContext* context, const v1::UnpinRequest* request,
+                                             v1::UnpinResponse*) {
+  return RunUnary(state_, context, Method::kUnpin,
+                  [this, request]() -> absl::Status { return state_.store.Unpin(request->lease_id()); });
+}
+
+grpc::ServerUnaryReactor* NodeService::Stats(grpc::CallbackServerContext* context, const v1::StatsRequest*,
+                                             v1::StatsResponse* response) {
+  return RunUnary(state_, context, Method::kStats, [this, response]() -> absl::Status {
+    const StoreStats stats = state_.store.Stats();
+    response->set_version(KDN_VERSION);
+    response->set_uptime_ms(Milliseconds(state_.clock.Now() - state_.started));
+    *response->mutable_memory() = ToWire(stats.memory);
+    if (stats.has_disk) *response->mutable_disk() = ToWire(stats.disk);
+    for (size_t reason = 0; reason < kMissReasonCount; ++reason) {
+      const uint64_t chunks = state_.metrics.FetchResults(static_cast<MissReason>(reason));
+      if (chunks > 0)
+        (*response->mutable_fetch_results())[std::string(MissReasonName(static_cast<MissReason>(reason)))] = chunks;
+    }
+    response->set_leases(stats.leases);
+    response->set_pinned_chunks(stats.pinned_chunks);
+    response->set_write_back_pending_bytes(stats.write_back_pending_bytes);
+    response->set_write_back_dropped(stats.write_back_dropped);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace kdn

@@ -1,0 +1,125 @@
+#include "kdn-node/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <prometheus/exposer.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "kdn-node/node_service.h"
+#include "proto/wire/frames.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+// Slabs are large: HTTP/2 frames and socket writes of the size of a data frame cost less than gRPC's 16 and 64 KiB.
+constexpr int kTransportBytes = 1 << 20;
+constexpr int kMaxStreamsPerConnection = 1024;
+// A peer that vanished without a word, and would hold its window for ever, is found out after this long.
+constexpr int kKeepaliveMs = 60'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+
+class ServerImpl final : public Server {
+ public:
+  ServerImpl(TieredStore& store, const ServerOptions& options, const Clock& clock)
+      : store_(store),
+        metrics_(std::make_shared<NodeMetrics>(store)),
+        service_(store, *metrics_, options.service, clock) {}
+
+  ~ServerImpl() override {
+    if (server_ != nullptr) ShutDown(absl::ZeroDuration());
+  }
+
+  absl::Status Listen(const Endpoint& listen) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    builder.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
+    builder.SetMaxSendMessageSize(-1);
+    // Two nodes on one port would share its connections by chance.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kTransportBytes);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kTransportBytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port == 0) {
+      server_.reset();
+      return Unavailable("cannot listen on {}: the port is in use, or the address is not of this machine",
+                         listen.ToString());
+    }
+    endpoint_ = {.host = listen.host, .port = static_cast<uint16_t>(port)};
+    server_->GetHealthCheckService()->SetServingStatus(v1::NodeService::service_full_name(), true);
+    return absl::OkStatus();
+  }
+
+  absl::Status ExposeMetrics(const Endpoint& listen) {
+    try {  // the exposer's constructor throws
+      exposer_ = std::make_unique<prometheus::Exposer>(listen.ToString(), /*num_threads=*/2);
+    } catch (const std::exception& e) {
+      return Unavailable("cannot serve metrics on {}: the port is in use, or the address is not of this machine",
+                         listen.ToString());
+    }
+    exposer_->RegisterCollectable(metrics_);
+    const std::vector<int> ports = exposer_->GetListeningPorts();
+    metrics_endpoint_ = {.host = listen.host,
+                         .port = ports.empty() ? listen.port : static_cast<uint16_t>(ports.front())};
+    return absl::OkStatus();
+  }
+
+  const Endpoint& endpoint() const override { return endpoint_; }
+  const std::optional<Endpoint>& metrics_endpoint() const override { return metrics_endpoint_; }
+  NodeMetrics& metrics() override { return *metrics_; }
+
+  void Stop(absl::Duration grace) override {
+    ShutDown(grace);
+    store_.Flush();
+  }
+
+ private:
+  void ShutDown(absl::Duration grace) {
+    server_->GetHealthCheckService()->SetServingStatus(false);
+    service_.StopAdmitting();
+    // Once told to shut down, gRPC closes a connection as soon as its last stream has ended, though the peer may not
+    // have all of it. So streams end first; then an idle connection is closed only after the peer has answered a ping.
+    const auto left = std::chrono::nanoseconds(absl::ToInt64Nanoseconds(std::min(grace, absl::Hours(24))));
+    const auto deadline = std::chrono::system_clock::now() + left;
+    service_.AwaitStreams(std::chrono::steady_clock::now() + left);
+    server_->Shutdown(deadline);
+    server_->Wait();
+    server_.reset();
+    exposer_.reset();  // scraped to the end; before what it collects from goes
+  }
+
+  TieredStore& store_;
+  std::shared_ptr<NodeMetrics> metrics_;
+  NodeService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  Endpoint endpoint_;
+  std::optional<Endpoint> metrics_endpoint_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(TieredStore& store, const ServerOptions& options,
+                                                      const Clock& clock) {
+  auto server = std::make_unique<ServerImpl>(store, options, clock);
+  if (options.metrics_listen.has_value()) KDN_RETURN_IF_ERROR(server->ExposeMetrics(*options.metrics_listen));
+  KDN_RETURN_IF_ERROR(server->Listen(options.listen));
+  return server;
+}
+
+}  // namespace kdn

@@ -1,0 +1,51 @@
+// Server: a node that listens. It serves NodeService, gRPC health and reflection on one address, and Prometheus metrics
+// on another.
+//
+//   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(*store, {.listen = {"127.0.0.1", 7401}});
+//   Log((*server)->endpoint().ToString());
+//   (*server)->Stop(absl::Seconds(10));
+//
+// Thread-safety: Stop may be called from any thread, once; the rest from any thread.
+#ifndef KDN_KDN_NODE_SERVER_H_
+#define KDN_KDN_NODE_SERVER_H_
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kdn-node/endpoint.h"
+#include "kdn-node/metrics.h"
+#include "kdn-node/service_state.h"
+#include "storage/base/clock.h"
+#include "storage/tiered_store.h"
+
+namespace kdn {
+
+struct ServerOptions {
+  Endpoint listen = {.host = "127.0.0.1", .port = 7401};
+  std::optional<Endpoint> metrics_listen = {};  // absent: no metrics are served
+  NodeServiceOptions service = {};
+};
+
+class Server {
+ public:
+  // Serves once it returns. `store` and `clock` outlive the server. UNAVAILABLE naming the address when it cannot
+  // listen there.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(TieredStore& store, const ServerOptions& options,
+                                                       const Clock& clock = Clock::Real());
+  virtual ~Server() = default;  // stops at once, if it still runs
+
+  // Where it listens, with the ports that the system chose.
+  virtual const Endpoint& endpoint() const = 0;
+  virtual const std::optional<Endpoint>& metrics_endpoint() const = 0;
+  virtual NodeMetrics& metrics() = 0;
+
+  // Says NOT_SERVING, refuses new calls, lets running ones end within `grace` and cancels the rest; then waits until
+  // what was acknowledged MEMORY is on disk.
+  virtual void Stop(absl::Duration grace) = 0;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_NODE_SERVER_H_

@@ -1,0 +1,55 @@
+// WorkerPool: the threads on which a node does what may block (reading a disk, waiting for a sync), so that gRPC's own
+// threads never do. A bounded number of tasks may wait; work beyond that is refused at once rather than late.
+//
+//   WorkerPool pool(4, 1024);
+//   if (!pool.TrySubmit([=] { … })) return ResourceExhausted("the node is overloaded; retry later");
+//
+// Thread-safety: all methods may be called from any thread. The destructor runs what still waits, then joins.
+#ifndef KDN_KDN_NODE_WORKER_POOL_H_
+#define KDN_KDN_NODE_WORKER_POOL_H_
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "storage/base/mutex.h"
+
+namespace kdn {
+
+class WorkerPool {
+ public:
+  using Task = std::function<void()>;
+
+  WorkerPool(size_t threads, size_t max_waiting);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  // For new work: false when `max_waiting` tasks wait already.
+  [[nodiscard]] bool TrySubmit(Task task);
+
+  // For the next step of work that was admitted before, so that no call is refused halfway. Whoever uses it has a
+  // bounded number of steps outstanding for each call.
+  void Submit(Task task);
+
+  // True when TrySubmit would refuse.
+  bool Full() const;
+  size_t waiting() const;
+
+ private:
+  void Run();
+
+  const size_t max_waiting_;
+  mutable Mutex mu_;
+  CondVar changed_;
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::thread> threads_;  // written by the constructor alone
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_NODE_WORKER_POOL_H_

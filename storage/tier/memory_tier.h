@@ -1,0 +1,67 @@
+// MemoryTier: chunks in this process's memory, within a budget of bytes.
+//
+// It holds the buffers it was given and hands out the same ones: slab bytes are never copied. Whoever read a chunk
+// keeps its buffers alive past eviction; such buffers no longer count here.
+//
+// Thread-safety: all methods may be called from any thread. Chunks are found under one of several shards' locks, so
+// that lookups do not meet; room is given and taken, and use is noted, under one lock for all, so that the budget is
+// exact and eviction follows one order over all shards. No lock is held while buffers are freed or hooks.evicted runs;
+// hooks.pinned is asked with locks held.
+#ifndef KDN_STORAGE_TIER_MEMORY_TIER_H_
+#define KDN_STORAGE_TIER_MEMORY_TIER_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "storage/base/mutex.h"
+#include "storage/tier/counters.h"
+#include "storage/tier/lru.h"
+#include "storage/tier/tier.h"
+
+namespace kdn {
+
+// What a read of these layers of `chunk` gives; shares the chunk's buffers.
+TierRead ReadLayers(const Chunk& chunk, LayerRange layers);
+
+class MemoryTier final : public Tier {
+ public:
+  explicit MemoryTier(uint64_t budget_bytes, TierHooks hooks = {});
+
+  // What `chunk` takes of the budget: its slabs and its manifest as they lie in memory.
+  static uint64_t CostOf(const Chunk& chunk);
+
+  TierKind kind() const override { return TierKind::kMemory; }
+  absl::Status Put(const Chunk& chunk, Ack ack) override;
+  absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override;
+  absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override;
+  absl::Status Erase(const ChunkKey& key) override;
+  void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) override;
+  TierStats Stats() const override;
+
+ private:
+  using ChunkPtr = std::shared_ptr<const Chunk>;
+  struct Shard {
+    Mutex mu;
+    absl::flat_hash_map<ChunkKey, ChunkPtr> chunks ABSL_GUARDED_BY(mu);
+  };
+
+  Shard& ShardOf(const ChunkKey& key) { return shards_[key.bytes.back() % shards_.size()]; }
+  ChunkPtr Get(const ChunkKey& key);   // null when absent
+  ChunkPtr Take(const ChunkKey& key);  // removes it from its shard; null when absent
+
+  const uint64_t budget_;
+  const TierHooks hooks_;
+  TierCounters counters_;
+  std::array<Shard, 16> shards_;
+  // Taken before a shard's lock by whoever changes what is held: the shards and the Lru name the same chunks whenever
+  // it is free.
+  mutable Mutex room_mu_;
+  Lru lru_ ABSL_GUARDED_BY(room_mu_);
+};
+
+}  // namespace kdn
+
+#endif  // KDN_STORAGE_TIER_MEMORY_TIER_H_

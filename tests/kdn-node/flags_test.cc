@@ -1,0 +1,185 @@
+#include "kdn-node/flags.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <vector>
+
+namespace kdn {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+FlagsResult Parse(std::vector<const char*> args) {
+  args.insert(args.begin(), "kdn-node");
+  return ParseFlags(static_cast<int>(args.size()), args.data());
+}
+
+std::string FlagFile(const std::string& text) {
+  const std::string path =
+      testing::TempDir() + "kdn_flags_" + testing::UnitTest::GetInstance()->current_test_info()->name() + ".conf";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(ParseFlags, DefaultsServeOnLoopback) {
+  const FlagsResult parsed = Parse({});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_EQ(parsed.flags->server.listen.ToString(), "127.0.0.1:7401");
+  ASSERT_TRUE(parsed.flags->server.metrics_listen.has_value());
+  EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:7402");
+  EXPECT_EQ(parsed.flags->store.disk_path, "");
+  EXPECT_EQ(parsed.flags->store.max_pin, absl::Hours(1));
+}
+
+TEST(ParseFlags, ReadsEveryFlag) {
+  const FlagsResult parsed = Parse({"--listen",
+                                    "[::1]:0",
+                                    "--metrics-listen",
+                                    "",
+                                    "--memory-bytes",
+                                    "4GiB",
+                                    "--disk-path",
+                                    "/x",
+                                    "--disk-bytes",
+                                    "1TB",
+                                    "--write-back-bytes=0",
+                                    "--max-pin",
+                                    "90s",
+                                    "--workers",
+                                    "7",
+                                    "--max-upload-bytes",
+                                    "2MiB",
+                                    "--max-fetch-bytes",
+                                    "100MiB",
+                                    "--stop-grace",
+                                    "0s",
+                                    "--port-file",
+                                    "/p",
+                                    "--log-level",
+                                    "warn"});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  const NodeFlags& flags = *parsed.flags;
+  EXPECT_EQ(flags.server.listen.ToString(), "[::1]:0");
+  EXPECT_FALSE(flags.server.metrics_listen.has_value());
+  EXPECT_EQ(flags.store.memory_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(flags.store.disk_path, "/x");
+  EXPECT_EQ(flags.store.disk_bytes, 1'000'000'000'000u);
+  EXPECT_EQ(flags.store.write_back_bytes, 0u);
+  EXPECT_EQ(flags.store.max_pin, absl::Seconds(90));
+  EXPECT_EQ(flags.server.service.workers, 7u);
+  EXPECT_EQ(flags.server.service.max_upload_bytes, uint64_t{2} << 20);
+  EXPECT_EQ(flags.server.service.max_fetch_bytes, uint64_t{100} << 20);
+  EXPECT_EQ(flags.stop_grace, absl::ZeroDuration());
+  EXPECT_EQ(flags.port_file, "/p");
+  EXPECT_EQ(flags.log_level, "warn");
+}
+
+TEST(ParseFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {
+  const struct {
+    std::vector<const char*> args;
+    const char* names;
+  } kCases[] = {
+      {{"--listen", "7401"}, "--listen: '7401' has no port"},
+      {{"--listen", "127.0.0.1:http"}, "the port 'http'"},
+      {{"--listen", "127.0.0.1:65536"}, "the port '65536'"},
+      {{"--listen", "::1:7401"}, "in brackets"},
+      {{"--listen", ""}, "--listen"},
+      {{"--metrics-listen", "[nope]:1"}, "--metrics-listen: '[nope]:1': 'nope' is not an IPv6 address"},
+      {{"--memory-bytes", "lots"}, "--memory-bytes: 'lots' is not a size"},
+      {{"--memory-bytes", "0"}, "--memory-bytes: 0 is too little"},
+      {{"--disk-bytes", "-1GiB"}, "--disk-bytes"},
+      {{"--max-pin", "1 fortnight"}, "--max-pin: '1 fortnight' is not a duration"},
+      {{"--max-pin", "0s"}, "--max-pin"},
+      {{"--max-pin", "-5s"}, "--max-pin"},
+      {{"--max-pin", "inf"}, "--max-pin"},
+      {{"--workers", "0"}, "--workers: 0 is out of range"},
+      {{"--workers", "many"}, "--workers"},
+      {{"--max-upload-bytes", "1"}, "--max-upload-bytes: 1 is too little"},
+      {{"--max-fetch-bytes", "1MiB"}, "--max-fetch-bytes: 1MiB is too little"},
+      {{"--log-level", "loud"}, "trace, debug, info, warn, error, off"},
+      {{"--nonsense"}, "--nonsense"},
+      {{"stray"}, "stray"},
+      {{"--config", "/no/such/file"}, "/no/such/file"},
+  };
+  for (const auto& c : kCases) {
+    const FlagsResult parsed = Parse(c.args);
+    EXPECT_FALSE(parsed.flags.has_value()) << c.names;
+    EXPECT_EQ(parsed.exit_code, 2) << c.names;
+    EXPECT_THAT(parsed.text, AllOf(StartsWith("kdn-node: "), HasSubstr(c.names), EndsWith("\n")));
+    EXPECT_EQ(std::count(parsed.text.begin(), parsed.text.end(), '\n'), 1) << parsed.text;
+  }
+}
+
+TEST(ParseFlags, ListensBeyondThisMachineOnlyWhenToldThatItIsInsecure) {
+  for (const char* address : {"0.0.0.0:7401", "[::]:7401", "10.0.0.7:7401", "node7.example:7401"}) {
+    for (const char* flag : {"--listen", "--metrics-listen"}) {
+      const FlagsResult refused = Parse({flag, address});
+      EXPECT_EQ(refused.exit_code, 2) << address;
+      EXPECT_THAT(refused.text, AllOf(HasSubstr(flag), HasSubstr("--insecure-remote")));
+      EXPECT_TRUE(Parse({flag, address, "--insecure-remote"}).flags.has_value()) << address;
+    }
+  }
+  for (const char* address : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"}) {
+    EXPECT_TRUE(Parse({"--listen", address}).flags.has_value()) << address;
+  }
+}
+
+TEST(ParseFlags, AFlagFileHasTheSameNamesAndTheCommandLineWins) {
+  const std::string path = FlagFile(
+      "# a node\n"
+      "listen = \"[::1]:0\"\n"
+      "metrics-listen = 127.0.0.1:0\n"
+      "memory-bytes = 2GiB   # enough\n"
+      "disk-path = /srv/kdn\n"
+      "workers = 3\n"
+      "insecure-remote = true\n");
+  const FlagsResult parsed = Parse({"--config", path.c_str(), "--workers", "5"});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_EQ(parsed.flags->server.listen.ToString(), "[::1]:0");
+  EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:0");
+  EXPECT_EQ(parsed.flags->store.memory_bytes, uint64_t{2} << 30);
+  EXPECT_EQ(parsed.flags->store.disk_path, "/srv/kdn");
+  EXPECT_EQ(parsed.flags->server.service.workers, 5u);
+}
+
+TEST(ParseFlags, AnUnknownNameInAFlagFileIsRefusedNotIgnored) {
+  const FlagsResult parsed = Parse({"--config", FlagFile("memry-bytes = 2GiB\n").c_str()});
+  EXPECT_EQ(parsed.exit_code, 2);
+  EXPECT_THAT(parsed.text, HasSubstr("memry-bytes"));
+}
+
+TEST(ParseFlags, HelpNamesEveryFlagAndVersionTheVersion) {
+  const FlagsResult help = Parse({"--help"});
+  EXPECT_FALSE(help.flags.has_value());
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* flag :
+       {"--listen", "--metrics-listen", "--insecure-remote", "--port-file", "--memory-bytes", "--disk-path",
+        "--disk-bytes", "--write-back-bytes", "--max-pin", "--workers", "--max-upload-bytes", "--max-fetch-bytes",
+        "--stop-grace", "--log-level", "--config", "--version"}) {
+    EXPECT_THAT(help.text, HasSubstr(flag));
+  }
+  const FlagsResult version = Parse({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_EQ(version.text, "kdn-node " KDN_VERSION "\n");
+}
+
+TEST(ParseByteSize, ReadsUnitsAndRefusesTheRest) {
+  EXPECT_EQ(*ParseByteSize("4096"), 4096u);
+  EXPECT_EQ(*ParseByteSize("1B"), 1u);
+  EXPECT_EQ(*ParseByteSize("3KiB"), 3072u);
+  EXPECT_EQ(*ParseByteSize("3KB"), 3000u);
+  EXPECT_EQ(*ParseByteSize("1TiB"), uint64_t{1} << 40);
+  for (const char* bad : {"", "GiB", "1.5GiB", "1 GiB", "1gib", "-1", "+1", "0x10", "1GiBs", "99999999999999999999",
+                          "8388608TiB", "1GiB "}) {
+    EXPECT_EQ(ParseByteSize(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+  EXPECT_TRUE(ParseByteSize("8388607TiB").ok());
+}
+
+}  // namespace
+}  // namespace kdn
