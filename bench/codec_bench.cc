@@ -16,11 +16,14 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "bench/kv_quality.h"
 #include "bench/report.h"
+#include "integration/engine/blas.h"
+#include "integration/engine/kernels.h"
 #include "integration/engine/tokenizer.h"
 #include "storage/base/status.h"
 #include "storage/format/byte_io.h"
@@ -156,14 +159,15 @@ struct Speed {
   double ratio = 0;
 };
 
-absl::StatusOr<Speed> MeasureSpeed(const KvSample& sample, const Contender& contender, int rounds) {
-  const auto raw_bytes = static_cast<double>(sample.raw_bytes());
+absl::StatusOr<Speed> MeasureSpeed(std::span<const SampleSlab> slabs, const Contender& contender, int rounds) {
+  double raw_bytes = 0;
+  for (const SampleSlab& slab : slabs) raw_bytes += static_cast<double>(slab.raw.size());
   Speed speed;
   std::vector<uint8_t> raw;
   for (int round = 0; round < rounds; ++round) {
     std::vector<Buffer> encoded;
     double start = CpuSeconds();
-    for (const SampleSlab& slab : sample.slabs()) {
+    for (const SampleSlab& slab : slabs) {
       KDN_ASSIGN_OR_RETURN(Buffer payload, contender.encode(slab));
       encoded.push_back(std::move(payload));
     }
@@ -173,13 +177,50 @@ absl::StatusOr<Speed> MeasureSpeed(const KvSample& sample, const Contender& cont
     speed.ratio = raw_bytes / static_cast<double>(bytes);
     start = CpuSeconds();
     for (size_t i = 0; i < encoded.size(); ++i) {
-      const SampleSlab& slab = sample.slabs()[i];
+      const SampleSlab& slab = slabs[i];
       raw.resize(slab.raw.size());
       KDN_RETURN_IF_ERROR(contender.decode(slab, {encoded[i].data(), encoded[i].size()}, raw));
     }
     speed.decode = std::max(speed.decode, raw_bytes / (CpuSeconds() - start) / 1e9);
   }
   return speed;
+}
+
+// `slabs` again in KV of `dtype` that no model made: normal values, each channel with a scale of its own, from 1/8
+// to 8.
+std::vector<SampleSlab> GaussianSlabs(std::span<const SampleSlab> slabs, DType dtype) {
+  std::mt19937_64 random(1);
+  std::normal_distribution<float> normal;
+  std::uniform_real_distribution<float> exponent(-3, 3);
+  std::vector<SampleSlab> result(slabs.begin(), slabs.end());
+  for (SampleSlab& slab : result) {
+    slab.shape.dtype = dtype;
+    std::vector<float> scales(size_t{slab.shape.heads} * slab.shape.dim);
+    for (float& scale : scales) scale = std::exp2(exponent(random));
+    std::vector<float> values(slab.shape.tokens * scales.size());
+    for (size_t i = 0; i < values.size(); ++i) values[i] = normal(random) * scales[i % scales.size()];
+    slab.raw.resize(slab.shape.RawSize());
+    engine::FromFloats(dtype, values, slab.raw.data());
+  }
+  return result;
+}
+
+// The exact codecs and zstd alone, on slabs whose logits are of no interest.
+absl::Status RunLossless(const Options& options, const std::string& name, std::span<const SampleSlab> slabs,
+                         Report& report) {
+  std::vector<Contender> contenders = {ZstdAlone(1)};
+  for (const Codec* const codec : AllCodecs()) {
+    if (codec->fidelity() == Fidelity::kExact) contenders.push_back(CodecContender(*codec));
+  }
+  for (const Contender& contender : contenders) {
+    KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(slabs, contender, options.rounds));
+    report.AddRow({{"model", name},
+                   {"codec", contender.name},
+                   {"ratio", speed.ratio},
+                   {"encode_gbps", speed.encode},
+                   {"decode_gbps", speed.decode}});
+  }
+  return absl::OkStatus();
 }
 
 double Mean(const std::vector<double>& values) {
@@ -218,7 +259,7 @@ absl::Status RunModel(const Options& options, const std::string& name, std::shar
                       std::span<const Token> tokens, std::map<std::string, Worst>& worst, Report& report) {
   KDN_ASSIGN_OR_RETURN(const KvSample sample, KvSample::Take(std::move(model), tokens, options.sample));
   for (const Contender& peer : {Memcpy(), ZstdAlone(1), ZstdAlone(3)}) {
-    KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(sample, peer, options.rounds));
+    KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(sample.slabs(), peer, options.rounds));
     report.AddRow({{"model", name},
                    {"codec", peer.name},
                    {"ratio", speed.ratio},
@@ -228,7 +269,7 @@ absl::Status RunModel(const Options& options, const std::string& name, std::shar
   double q4_kl = 0;
   for (const Codec* const codec : AllCodecs()) {
     const std::string codec_name(codec->name());
-    KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(sample, CodecContender(*codec), options.rounds));
+    KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(sample.slabs(), CodecContender(*codec), options.rounds));
     KDN_ASSIGN_OR_RETURN(const KvQuality quality, MeasureQuality(sample, *codec));
     nlohmann::json row = Row(name, codec_name, quality);
     row["encode_gbps"] = speed.encode;
@@ -278,6 +319,14 @@ absl::Status Run(const Options& options, Report& report) {
   std::map<std::string, Worst> worst;
   KDN_ASSIGN_OR_RETURN(const engine::RandomModelSpec spec, engine::ParseRandomModel(options.model));
   KDN_ASSIGN_OR_RETURN(std::shared_ptr<const engine::Model> model, engine::Model::Random(spec));
+  SampleOptions f16_options = options.sample;
+  f16_options.dtype = DType::kF16;
+  KDN_ASSIGN_OR_RETURN(const KvSample f16, KvSample::Take(model, tokens, f16_options));
+  KDN_RETURN_IF_ERROR(RunLossless(options, "random, f16", f16.slabs(), report));
+  for (const DType dtype : {DType::kBf16, DType::kF16}) {
+    KDN_RETURN_IF_ERROR(
+        RunLossless(options, fmt::format("gaussian, {}", DTypeName(dtype)), GaussianSlabs(f16.slabs(), dtype), report));
+  }
   KDN_RETURN_IF_ERROR(RunModel(options, "random", std::move(model), tokens, worst, report));
   KDN_ASSIGN_OR_RETURN(model, OutlierModel(options.model, options.outlier_factor));
   KDN_RETURN_IF_ERROR(RunModel(options, "outliers", std::move(model), tokens, worst, report));
@@ -286,6 +335,7 @@ absl::Status Run(const Options& options, Report& report) {
 }
 
 int Main(int argc, char** argv) {
+  engine::PickBlasKernels(argv);
   Options options;
   CLI::App app("Codecs on the reference engine's KV: ratio, speed, error, and what the model makes of it.");
   app.add_option("--model", options.model, "random model: key=value,… as kdn-engine takes it")->capture_default_str();

@@ -2,11 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
 #include "kdn/v1/node.pb.h"
-#include "proto/wire/frames.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -37,20 +37,43 @@ absl::Status FetchReceiver::OnFrame(const grpc::ByteBuffer& message) {
   if (key >= answers_.size()) return DataLoss("a frame is for chunk {} of {}", key, answers_.size());
   if (frame->has_header) OnResult(key, frame->header);
   if (frame->data_bytes == 0) return absl::OkStatus();
-  if (answers_[key] == Answer::kNone) return DataLoss("chunk {}: data came before its result", key);
-  if (answers_[key] != Answer::kComing) return absl::OkStatus();
+  switch (answers_[key].state) {
+    case State::kNone:
+      return DataLoss("chunk {}: data came before its result", key);
+    case State::kComing:
+      return OnData(key, *frame);
+    default:
+      return absl::OkStatus();
+  }
+}
 
-  uint64_t offset = frame->where.offset;
-  for (const ByteSpan part : frame->data) {
-    sink_.OnPart(first_chunk_ + key, frame->where.slab, offset, part);
-    offset += part.size();
+// Hands the data to the sink slab by slab.
+absl::Status FetchReceiver::OnData(size_t key, const wire::ParsedFrame& frame) {
+  const std::vector<SlabInfo>& slabs = answers_[key].manifest->slabs;
+  uint32_t slab = frame.where.slab;
+  uint64_t offset = frame.where.offset;
+  for (ByteSpan part : frame.data) {
+    while (!part.empty()) {
+      if (slab >= slabs.size() || offset >= slabs[slab].encoded_size) {
+        return DataLoss("chunk {}: data came for byte {} of slab {}, which it does not have", key, offset, slab);
+      }
+      const uint64_t left = slabs[slab].encoded_size - offset;
+      const ByteSpan of_slab = part.first(std::min<uint64_t>(left, part.size()));
+      sink_.OnPart(first_chunk_ + key, slab, offset, of_slab);
+      part = part.subspan(of_slab.size());
+      offset += of_slab.size();
+      if (of_slab.size() < left) continue;
+      offset = 0;
+      do ++slab;
+      while (slab < slabs.size() && !layers_.Contains(slabs[slab].layer));
+    }
   }
   return absl::OkStatus();
 }
 
 void FetchReceiver::OnResult(size_t key, const std::string& header) {
   const auto miss = [&](const Miss& why) {
-    answers_[key] = Answer::kMissed;
+    answers_[key] = {.state = State::kMissed, .manifest = nullptr};
     sink_.OnMiss(first_chunk_ + key, why);
   };
   v1::ChunkResult result;
@@ -63,16 +86,19 @@ void FetchReceiver::OnResult(size_t key, const std::string& header) {
     if (why.reason == MissReason::kInternal) why.reason = MissReason::kProtocol;
     return miss(why);
   }
-  const bool wanted = sink_.OnChunk(first_chunk_ + key, std::make_shared<const Manifest>(*std::move(manifest)),
-                                    TierFromWire(result.tier()));
-  answers_[key] = wanted ? Answer::kComing : Answer::kSkipped;
+  auto shared = std::make_shared<const Manifest>(*std::move(manifest));
+  if (sink_.OnChunk(first_chunk_ + key, shared, TierFromWire(result.tier()))) {
+    answers_[key] = {.state = State::kComing, .manifest = std::move(shared)};
+  } else {
+    answers_[key] = {.state = State::kSkipped, .manifest = nullptr};
+  }
 }
 
 void FetchReceiver::Close(const absl::Status& breach) {
   for (size_t key = 0; key < answers_.size(); ++key) {
     if (!breach.ok()) {
       sink_.OnMiss(first_chunk_ + key, {MissReason::kProtocol, MessageOf(breach)});
-    } else if (answers_[key] == Answer::kNone) {
+    } else if (answers_[key].state == State::kNone) {
       sink_.OnMiss(first_chunk_ + key, {MissReason::kProtocol, "the node ended the stream without an answer"});
     }
   }

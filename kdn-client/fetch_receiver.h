@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "kdn-client/transport.h"
+#include "proto/wire/frames.h"
 
 namespace kdn {
 
@@ -22,9 +23,10 @@ TierKind TierFromWire(int tier);
 
 class FetchReceiver {
  public:
-  // For a call about `keys` keys, the first of which is the sink's chunk number `first_chunk`.
-  FetchReceiver(size_t first_chunk, size_t keys, SlabSink& sink)
-      : first_chunk_(first_chunk), answers_(keys, Answer::kNone), sink_(sink) {}
+  // For a call, with `join_frames`, about `layers` of `keys` keys, the first of which is the sink's chunk number
+  // `first_chunk`.
+  FetchReceiver(size_t first_chunk, size_t keys, LayerRange layers, SlabSink& sink)
+      : first_chunk_(first_chunk), layers_(layers), answers_(keys), sink_(sink) {}
 
   // DATA_LOSS when the frame breaks the protocol: nothing after it can be trusted.
   absl::Status OnFrame(const grpc::ByteBuffer& message);
@@ -33,11 +35,17 @@ class FetchReceiver {
   void Close(const absl::Status& breach);
 
  private:
-  enum class Answer : uint8_t { kNone, kComing, kSkipped, kMissed };
+  enum class State : uint8_t { kNone, kComing, kSkipped, kMissed };
+  struct Answer {
+    State state = State::kNone;
+    ManifestPtr manifest;  // while kComing
+  };
 
   void OnResult(size_t key, const std::string& header);
+  absl::Status OnData(size_t key, const wire::ParsedFrame& frame);
 
   const size_t first_chunk_;
+  const LayerRange layers_;
   std::vector<Answer> answers_;
   SlabSink& sink_;
 };

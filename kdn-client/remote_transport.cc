@@ -228,9 +228,10 @@ class RemoteTransport final : public Transport {
     request.set_layer_begin(query.layers.begin);
     request.set_layer_end(query.layers.end == LayerRange().end ? 0 : query.layers.end);
     request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
+    request.set_join_frames(true);
     request.set_order(query.layer_major ? v1::FetchRequest::ORDER_LAYER_MAJOR : v1::FetchRequest::ORDER_CHUNK_MAJOR);
 
-    FetchReceiver receiver(first, batch.size(), sink);
+    FetchReceiver receiver(first, batch.size(), query.layers, sink);
     RawCall call(raw_stub_, fetch_method_, deadline);
     grpc::ByteBuffer message;
     absl::Status breach;

@@ -4,7 +4,10 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "kdn-node/call_record.h"
 #include "kdn-node/fetch_reader.h"
@@ -34,6 +37,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
         record_(state, Method::kFetch),
         chunks_(call.what.keys.size()),
         frame_bytes_(call.frame_bytes),
+        join_frames_(call.join_frames),
         reader_(MakeFetchReader(state.store, std::move(call))),
         reservation_(std::move(floor)) {}
 
@@ -160,30 +164,58 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
   // Makes the next frame of the queue the outgoing one.
   void TakeFrame() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    FetchItem& item = queue_.front();
-    if (item.is_result) {
-      queued_bytes_ -= BytesOf(item);
-      v1::FetchFrame frame;
-      frame.set_chunk(item.chunk);
-      v1::ChunkResult& result = *frame.mutable_result();
-      result.set_miss(ToWire(item.miss.reason));
-      result.set_detail(WireText(std::move(item.miss.detail)));
-      result.set_tier(ToWire(item.tier));
-      result.set_manifest(std::move(item.manifest));
-      outgoing_ = wire::EncodeMessage(frame);
-      queue_.pop_front();
-      return;
+    wire::DataFrame where = {.chunk = queue_.front().chunk};
+    std::optional<std::string> result;
+    if (queue_.front().is_result) {
+      result = TakeResult();
+      if (!join_frames_) {
+        outgoing_ = wire::EncodeFetchFrame(where, result, {});
+        return;
+      }
     }
-    const size_t n = std::min<size_t>(frame_bytes_, item.bytes.size() - offset_);
-    outgoing_ = wire::EncodeFetchData({.chunk = item.chunk, .slab = item.slab, .offset = offset_},
-                                      {.owner = item.bytes.owner(), .bytes = item.bytes.span().subspan(offset_, n)});
+    std::vector<wire::Payload> data;
+    for (size_t room = frame_bytes_; room > 0 && HasDataOf(where.chunk);) {
+      if (data.empty()) {
+        where.slab = queue_.front().slab;
+        where.offset = offset_;
+      }
+      data.push_back(TakeData(room));
+      room -= data.back().bytes.size();
+      if (!join_frames_) break;
+    }
+    outgoing_ = wire::EncodeFetchFrame(where, result, data);
+  }
+
+  bool HasDataOf(uint32_t chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !queue_.empty() && !queue_.front().is_result && queue_.front().chunk == chunk;
+  }
+
+  std::string TakeResult() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    FetchItem& item = queue_.front();
+    queued_bytes_ -= BytesOf(item);
+    v1::ChunkResult result;
+    result.set_miss(ToWire(item.miss.reason));
+    result.set_detail(WireText(std::move(item.miss.detail)));
+    result.set_tier(ToWire(item.tier));
+    result.set_manifest(std::move(item.manifest));
+    queue_.pop_front();
+    return result.SerializeAsString();
+  }
+
+  // The next part of the first slab in the queue, of at most `room` bytes.
+  wire::Payload TakeData(size_t room) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    FetchItem& item = queue_.front();
+    const size_t n = std::min(room, item.bytes.size() - offset_);
+    wire::Payload payload = {.owner = item.bytes.owner(), .bytes = item.bytes.span().subspan(offset_, n)};
     state_.metrics.Sent(n);
     offset_ += n;
-    if (offset_ < item.bytes.size()) return;
-    queued_bytes_ -= BytesOf(item);
-    offset_ = 0;
-    queue_.pop_front();
-    reservation_.ShrinkTo(std::max(kFloorBytes, queued_bytes_));
+    if (offset_ == item.bytes.size()) {
+      queued_bytes_ -= BytesOf(item);
+      offset_ = 0;
+      queue_.pop_front();
+      reservation_.ShrinkTo(std::max(kFloorBytes, queued_bytes_));
+    }
+    return payload;
   }
 
   // The peer is gone: lets go of everything at once.
@@ -217,6 +249,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   const ActiveStreams::Entry active_{state_.streams};
   const size_t chunks_;
   const uint32_t frame_bytes_;
+  const bool join_frames_;
   const std::unique_ptr<FetchReader> reader_;  // the producer's, and End's once there is none
   grpc::ByteBuffer outgoing_;                  // set under mu_ while no write runs, then gRPC's until OnWriteDone
 

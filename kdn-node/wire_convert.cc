@@ -82,6 +82,7 @@ absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request) {
       return InvalidArgument("order {} is unknown; ask for CHUNK_MAJOR or LAYER_MAJOR",
                              static_cast<int>(request.order()));
   }
+  call.join_frames = request.join_frames();
   call.frame_bytes = request.max_frame_bytes() == 0 ? wire::kDefaultFrameBytes : request.max_frame_bytes();
   if (call.frame_bytes < wire::kMinFrameBytes || call.frame_bytes > wire::kMaxFrameBytes) {
     return InvalidArgument("max_frame_bytes {} is out of range; ask for {} to {}, or 0 for {}", call.frame_bytes,

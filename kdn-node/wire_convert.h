@@ -39,6 +39,7 @@ struct FetchCall {
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;
   uint32_t frame_bytes = 0;  // payload of a data frame
+  bool join_frames = false;
 };
 absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request);
 

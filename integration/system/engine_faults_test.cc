@@ -273,13 +273,13 @@ TEST_F(EngineNodeFaults, NodeGoneMeansTheEngineComputesEverything) {
   const auto alone = engine.Run(nullptr, {});
   StartNode();
   const auto client = engine.NewClient(MakeRemoteTransport(target()));
-  const auto storing = engine.Run(client.get(), {.lookup_deadline = absl::Seconds(10), .store = Ack::kDurable});
+  const auto storing = engine.Run(client.get(), {.deadline = absl::Seconds(10), .store = Ack::kDurable});
   EXPECT_EQ(storing.report.chunks_stored, 6u);
-  const auto fetched = engine.Run(client.get(), {.lookup_deadline = absl::Seconds(10)});
+  const auto fetched = engine.Run(client.get(), {.deadline = absl::Seconds(10)});
   EXPECT_EQ(fetched.report.reused_tokens, 6 * kChunk);
   EXPECT_TRUE(SameBits(fetched.logits, alone.logits));
   node_->Kill();
-  const auto after = engine.Run(client.get(), {.lookup_deadline = absl::Seconds(10)});
+  const auto after = engine.Run(client.get(), {.deadline = absl::Seconds(10)});
   EXPECT_EQ(after.report.reused_tokens, 0u);
   ASSERT_FALSE(after.report.misses.empty());
   EXPECT_EQ(after.report.misses.front().reason, MissReason::kUnreachable);

@@ -2,10 +2,11 @@
 
 #include <fmt/core.h>
 #include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include <algorithm>
-#include <array>
+#include <utility>
 
 namespace kdn::wire {
 namespace {
@@ -22,36 +23,51 @@ constexpr uint32_t Tag(Field field, WireType type) { return field << 3 | type; }
 // As deep as protobuf's own parsers follow groups.
 constexpr size_t kMaxGroupDepth = 100;
 
-grpc::ByteBuffer EncodeData(const DataFrame& frame, bool with_chunk, Payload payload) {
-  std::array<uint8_t, 32> fields;  // four one-byte tags, and varints of at most 5, 5, 10 and 5 bytes
-  uint8_t* end = fields.data();
-  if (with_chunk && frame.chunk != 0) {
-    end = CodedOutputStream::WriteTagToArray(Tag(kChunk, kVarint), end);
-    end = CodedOutputStream::WriteVarint32ToArray(frame.chunk, end);
-  }
-  if (frame.slab != 0) {
-    end = CodedOutputStream::WriteTagToArray(Tag(kSlab, kVarint), end);
-    end = CodedOutputStream::WriteVarint32ToArray(frame.slab, end);
-  }
-  if (frame.offset != 0) {
-    end = CodedOutputStream::WriteTagToArray(Tag(kOffset, kVarint), end);
-    end = CodedOutputStream::WriteVarint64ToArray(frame.offset, end);
-  }
-  end = CodedOutputStream::WriteTagToArray(Tag(kData, kBytes), end);
-  end = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(payload.bytes.size()), end);
-
-  const grpc::Slice head(fields.data(), static_cast<size_t>(end - fields.data()));
-  if (payload.bytes.empty()) return grpc::ByteBuffer(&head, 1);
-
+// A slice that points at the payload and keeps its owner alive.
+grpc::Slice SliceOf(Payload payload) {
   using Owner = std::shared_ptr<const void>;
   auto* owner = new Owner(std::move(payload.owner));
   // gRPC takes a mutable pointer, and does not write through it.
   void* bytes = const_cast<uint8_t*>(payload.bytes.data());
-  const std::array<grpc::Slice, 2> slices = {
-      head,
-      grpc::Slice(
-          bytes, payload.bytes.size(), [](void* p) { delete static_cast<Owner*>(p); }, owner),
-  };
+  return grpc::Slice(
+      bytes, payload.bytes.size(), [](void* p) { delete static_cast<Owner*>(p); }, owner);
+}
+
+grpc::ByteBuffer EncodeFrame(const DataFrame& frame, bool with_chunk, std::optional<std::string_view> header,
+                             std::span<Payload> data) {
+  std::string fields;
+  {
+    google::protobuf::io::StringOutputStream stream(&fields);
+    CodedOutputStream out(&stream);
+    if (with_chunk && frame.chunk != 0) {
+      out.WriteTag(Tag(kChunk, kVarint));
+      out.WriteVarint32(frame.chunk);
+    }
+    if (header.has_value()) {
+      out.WriteTag(Tag(kHeader, kBytes));
+      out.WriteVarint32(static_cast<uint32_t>(header->size()));
+      out.WriteRaw(header->data(), static_cast<int>(header->size()));
+    }
+    if (frame.slab != 0) {
+      out.WriteTag(Tag(kSlab, kVarint));
+      out.WriteVarint32(frame.slab);
+    }
+    if (frame.offset != 0) {
+      out.WriteTag(Tag(kOffset, kVarint));
+      out.WriteVarint64(frame.offset);
+    }
+    if (!data.empty()) {
+      size_t bytes = 0;
+      for (const Payload& payload : data) bytes += payload.bytes.size();
+      out.WriteTag(Tag(kData, kBytes));
+      out.WriteVarint32(static_cast<uint32_t>(bytes));
+    }
+  }
+  std::vector<grpc::Slice> slices = {grpc::Slice(fields)};
+  slices.reserve(1 + data.size());
+  for (Payload& payload : data) {
+    if (!payload.bytes.empty()) slices.push_back(SliceOf(std::move(payload)));
+  }
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
@@ -146,11 +162,16 @@ absl::Status SkipField(SliceReader& in, uint32_t tag, std::vector<uint32_t>& gro
 }  // namespace
 
 grpc::ByteBuffer EncodeFetchData(const DataFrame& frame, Payload payload) {
-  return EncodeData(frame, /*with_chunk=*/true, std::move(payload));
+  return EncodeFrame(frame, /*with_chunk=*/true, std::nullopt, std::span(&payload, 1));
 }
 
 grpc::ByteBuffer EncodeStoreData(const DataFrame& frame, Payload payload) {
-  return EncodeData(frame, /*with_chunk=*/false, std::move(payload));
+  return EncodeFrame(frame, /*with_chunk=*/false, std::nullopt, std::span(&payload, 1));
+}
+
+grpc::ByteBuffer EncodeFetchFrame(const DataFrame& frame, std::optional<std::string_view> result,
+                                  std::span<Payload> data) {
+  return EncodeFrame(frame, /*with_chunk=*/true, result, data);
 }
 
 absl::StatusOr<ParsedFrame> ParseFrame(const grpc::ByteBuffer& message) {

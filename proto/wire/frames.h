@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -45,6 +47,10 @@ struct DataFrame {
 };
 
 grpc::ByteBuffer EncodeFetchData(const DataFrame& frame, Payload payload);
+// A frame of a fetch with `join_frames`: a chunk's result (the bytes of a ChunkResult), data that begin at `frame` and
+// may be of several slabs, or both.
+grpc::ByteBuffer EncodeFetchFrame(const DataFrame& frame, std::optional<std::string_view> result,
+                                  std::span<Payload> data);
 grpc::ByteBuffer EncodeStoreData(const DataFrame& frame, Payload payload);
 
 // The small fields of a received frame, and its data. Move-only: `data` points into what this frame alone owns.

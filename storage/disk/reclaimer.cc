@@ -82,11 +82,11 @@ void Reclaimer::Run() {
     busy_ = false;
     for (const auto& [segment, work] : queue) {
       queued_bytes_ -= work.bytes;
-      const auto dead = dead_by_segment_.find(segment);
-      const uint64_t came_back = work.removed ? dead->second : work.came_back;
+      uint64_t& dead = dead_by_segment_[segment];  // absent when a batch before this one brought all of it back
+      const uint64_t came_back = work.removed ? dead : work.came_back;
       dead_bytes_ -= came_back;
-      dead->second -= came_back;
-      if (dead->second == 0) dead_by_segment_.erase(dead);
+      dead -= came_back;
+      if (dead == 0) dead_by_segment_.erase(segment);
     }
     finished_.NotifyAll();
   }

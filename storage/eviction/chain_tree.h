@@ -32,6 +32,8 @@ class ChainTree {
 
   Slot ParentOf(Slot slot) const { return nodes_[slot].parent; }  // may be a ghost
 
+  bool IsLeaf(Slot slot) const { return nodes_[slot].leaf_index < kGone; }  // and resident
+
   // Chunks that are cut off: the children, one after another, of each parent that left; kNoSlot at the end.
   Slot FirstCutOff() const { return gone_.empty() ? kNoSlot : nodes_[gone_.oldest()].children.oldest(); }
   Slot NextCutOff(Slot slot) const;

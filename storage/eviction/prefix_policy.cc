@@ -1,8 +1,10 @@
 #include "storage/eviction/prefix_policy.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 namespace kdn {
 namespace {
@@ -162,8 +164,8 @@ bool PrefixPolicy::ShouldAdmit(const ChunkFacts& facts) {
   if (bytes() <= capacity && facts.bytes <= capacity - bytes()) return true;
   const bool reachable = facts.parent.IsZero() || !options().whole_chains || Contains(facts.parent);
   if (reachable) {
-    const Slot leaf = DrawLeaf([](const ChunkKey&) { return false; });
-    if (leaf == kNoSlot || WorthOf(asked_.state) >= WorthOf(states_[leaf])) return true;
+    next_victim_ = DrawLeaf([](const ChunkKey&) { return false; });
+    if (next_victim_ == kNoSlot || WorthOf(asked_.state) >= WorthOf(states_[next_victim_])) return true;
   }
   Remember(facts.key, asked_.state);
   return false;
@@ -179,6 +181,7 @@ void PrefixPolicy::OnInsert(Slot slot, const ChunkFacts& facts) {
 
 void PrefixPolicy::OnAccess(Slot slot) {
   Tick();
+  next_victim_ = kNoSlot;
   ChunkState& state = states_[slot];
   const Slot above = tree_.ParentOf(slot);
   const ChunkState* parent = above != kNoSlot && table_[above].resident() ? &states_[above] : nullptr;
@@ -197,6 +200,7 @@ void PrefixPolicy::OnAccess(Slot slot) {
 
 bool PrefixPolicy::OnRemove(Slot slot, Removal removal) {
   if (removal == Removal::kEvicted) Remember(table_[slot].key, states_[slot]);
+  next_victim_ = kNoSlot;
   runs_.Release(states_[slot].run);
   states_[slot] = {};
   return tree_.Remove(slot);
@@ -205,11 +209,17 @@ bool PrefixPolicy::OnRemove(Slot slot, Removal removal) {
 Slot PrefixPolicy::DrawLeaf(Pinned pinned) {
   const auto& leaves = tree_.leaves();
   if (leaves.empty()) return kNoSlot;
+  // First all addresses, then all values: the draws are far apart in memory, and their misses overlap.
+  std::array<Slot, kDraws> drawn;
+  for (Slot& slot : drawn) {
+    random_ = random_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator; its high bits are good
+    slot = leaves[(random_ >> 32) * leaves.size() >> 32];
+    __builtin_prefetch(&states_[slot]);
+  }
+  for (const Slot slot : drawn) __builtin_prefetch(&runs_[states_[slot].run]);
   Slot best = kNoSlot;
   float least = 0;
-  for (int i = 0; i < kDraws; ++i) {
-    random_ = random_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator; its high bits are good
-    const Slot slot = leaves[(random_ >> 32) * leaves.size() >> 32];
+  for (const Slot slot : drawn) {
     const float worth = WorthOf(states_[slot]);
     // Of equal worth, the one unused for longest.
     if (best != kNoSlot && (worth > least || (worth == least && UsedOf(slot) >= UsedOf(best)))) continue;
@@ -226,6 +236,9 @@ Slot PrefixPolicy::PickVictim(Pinned pinned) {
       if (!pinned(table_[slot].key)) return slot;
     }
   }
+  // The newcomer was admitted because it is worth more than this one.
+  const Slot next = std::exchange(next_victim_, kNoSlot);
+  if (next != kNoSlot && tree_.IsLeaf(next) && !pinned(table_[next].key)) return next;
   if (const Slot slot = DrawLeaf(pinned); slot != kNoSlot) return slot;
   // All that were drawn are pinned. Look at every leaf, and then at what the pinned ones hang on.
   for (const Slot slot : tree_.leaves()) {

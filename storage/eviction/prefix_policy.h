@@ -72,6 +72,7 @@ class PrefixPolicy final : public EvictionPolicy {
   GhostTable ghosts_;
   std::vector<ChunkState> states_;
   Asked asked_;
+  Slot next_victim_ = kNoSlot;  // drawn for the last question, nothing was used or removed since
 };
 
 }  // namespace kdn

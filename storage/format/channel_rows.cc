@@ -46,13 +46,15 @@ float Deviations(const float* row, const float* means, size_t columns, float lim
   return sum;
 }
 
-bool Symbols(const float* row, const float* means, size_t columns, float limit, float inverse_step, uint8_t* symbols) {
+bool Symbols(const float* row, const float* means, size_t columns, float limit, float shift, float inverse_step,
+             uint8_t* symbols) {
   const F32 d;
   const I32 di;
   bool all_taken = true;
   for (size_t c = 0; c < columns; c += hn::Lanes(d)) {
     const auto x = hn::LoadU(d, row + c);
-    const auto steps = hn::Mul(hn::Sub(x, hn::LoadU(d, means + c)), hn::Set(d, inverse_step));
+    const auto distance = hn::Sub(hn::Sub(x, hn::LoadU(d, means + c)), hn::Set(d, shift));
+    const auto steps = hn::Mul(distance, hn::Set(d, inverse_step));
     const auto taken = hn::And(hn::Lt(hn::Abs(x), hn::Set(d, limit)), hn::Lt(hn::Abs(steps), hn::Set(d, kSymbolReach)));
     const auto symbol = hn::Add(hn::NearestInt(hn::IfThenElseZero(taken, steps)), hn::Set(di, kCentreSymbol));
     hn::StoreU(hn::DemoteTo(U8(), symbol), U8(), symbols + c);
@@ -91,9 +93,9 @@ float SumDeviations(const float* row, const float* means, size_t columns, float 
   return HWY_DYNAMIC_DISPATCH(Deviations)(row, means, columns, limit, weight);
 }
 
-bool RowToSymbols(const float* row, const float* means, size_t columns, float limit, float inverse_step,
+bool RowToSymbols(const float* row, const float* means, size_t columns, float limit, float shift, float inverse_step,
                   uint8_t* symbols) {
-  return HWY_DYNAMIC_DISPATCH(Symbols)(row, means, columns, limit, inverse_step, symbols);
+  return HWY_DYNAMIC_DISPATCH(Symbols)(row, means, columns, limit, shift, inverse_step, symbols);
 }
 
 void AddSquares(const uint8_t* symbols, size_t columns, uint32_t* squares) {

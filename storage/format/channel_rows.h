@@ -23,9 +23,9 @@ void AddToChannels(const float* row, size_t columns, float limit, float weight, 
 // The sum of |row[c] - means[c]| * weight over the values that are taken in.
 float SumDeviations(const float* row, const float* means, size_t columns, float limit, float weight);
 
-// symbols[c] = 128 + round((row[c] - means[c]) * inverse_step); 128 and a false result where the value is not taken in
-// or lies out of the symbols' reach.
-bool RowToSymbols(const float* row, const float* means, size_t columns, float limit, float inverse_step,
+// symbols[c] = 128 + round((row[c] - means[c] - shift) * inverse_step); 128 and a false result where the value is not
+// taken in or lies out of the symbols' reach.
+bool RowToSymbols(const float* row, const float* means, size_t columns, float limit, float shift, float inverse_step,
                   uint8_t* symbols);
 
 // squares[c] += (symbols[c] - 128)².

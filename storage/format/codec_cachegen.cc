@@ -2,8 +2,9 @@
 //
 // Each token has a step of its own, and a channel's values are kept as their distance from the channel's mean in steps,
 // entropy coded with a static distribution for channels of that layer that spread alike. Early layers get finer steps
-// than late ones, and keys finer than values. The paper also codes tokens as differences to one in ten, the anchor;
-// that costs bits here (bench codec), because a channel's mean already takes out what tokens have in common.
+// than late ones, and keys finer than values. The paper also codes tokens as differences to one in ten, the anchor; that
+// makes payloads and errors larger here (bench codec), because a channel's mean already takes out what tokens have in
+// common, and a difference of two tokens spreads wider than either.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -104,11 +105,13 @@ class Encoder {
   void Quantise() {
     for (size_t r = 0; r < rows_; ++r) {
       const float* const row = LoadRow(r);
-      const float inverse = 1 / StepFromCode(coarsest_ - steps_[r]);
+      const float step = StepFromCode(coarsest_ - steps_[r]);
+      const float shift = RowShift(first_row_ + r) * step;
+      const float inverse = 1 / step;
       uint8_t* const symbols = symbols_.data() + r * grid_.padded_columns;
-      if (RowToSymbols(row, means_.data(), grid_.padded_columns, limit_, inverse, symbols)) continue;
+      if (RowToSymbols(row, means_.data(), grid_.padded_columns, limit_, shift, inverse, symbols)) continue;
       for (size_t c = 0; c < grid_.columns; ++c) {
-        const bool taken = std::abs(row[c]) < limit_ && std::abs((row[c] - means_[c]) * inverse) < kSymbolReach;
+        const bool taken = std::abs(row[c]) < limit_ && std::abs((row[c] - means_[c] - shift) * inverse) < kSymbolReach;
         if (!taken) exact_.Add((first_row_ + r) * grid_.columns + c);
       }
     }
@@ -228,8 +231,9 @@ absl::Status ReadBody(const SlabShape& shape, size_t first_row, ByteReader& in, 
     const float step = StepFromCode(coarsest - steps[r]);
     const bool whole = grid.columns == grid.padded_columns;
     uint8_t* const words = raw.data() + (first_row + r) * grid.row_bytes();
-    DequantiseRow(shape.dtype, symbols.data() + r * grid.padded_columns, grid.padded_columns, kCentreSymbol,
-                  Spread::kRowStepColumnOffset, &step, offsets.data(), whole ? words : padded_row.data());
+    DequantiseRow(shape.dtype, symbols.data() + r * grid.padded_columns, grid.padded_columns,
+                  kCentreSymbol - RowShift(first_row + r), Spread::kRowStepColumnOffset, &step, offsets.data(),
+                  whole ? words : padded_row.data());
     if (!whole) std::memcpy(words, padded_row.data(), grid.row_bytes());
   }
   return ExactValues::Restore(grid.word, in, raw);

@@ -42,6 +42,8 @@ struct Groups {
   size_t At(size_t band, size_t run, size_t i) const {
     return axis == GroupAxis::kColumn ? band * table_row() + run * kTile + i : (band * kTile + i) * table_row() + run;
   }
+  // A token's groups are shifted together. Channels' groups span tokens, and rotated keys do not repeat: no shift.
+  float ShiftOf(size_t row) const { return axis == GroupAxis::kColumn ? 0 : RowShift(first_row + row); }
   // Codes are packed band by band, each band filled up to whole blocks.
   size_t band_codes(size_t band) const {
     return (band_rows(band) * grid.padded_columns + kCodesPerBlock - 1) / kCodesPerBlock * kCodesPerBlock;
@@ -58,6 +60,7 @@ float FinestIndex(DType dtype) {
 struct Lattice {
   float low = 0;
   float high = 0;
+  float shift = 0;
   int step_code = 0;
   int zero = 0;
 };
@@ -78,8 +81,9 @@ class LatticeFitter {
   float limit() const { return limit_; }
   int coarsest() const { return coarsest_; }
 
-  Lattice Fit(const ColumnExtremes& e, size_t i) const {
-    if (e.max[i] < e.min[i]) return Fit(0, 0);  // no value that can be quantised
+  // `row_shift` is in steps.
+  Lattice Fit(const ColumnExtremes& e, size_t i, float row_shift) const {
+    if (e.max[i] < e.min[i]) return Fit(0.0F, 0.0F, row_shift);  // no value that can be quantised
     const float floor = static_cast<float>(levels_ - 1) * FinestStep(e.min[i], e.max[i]);
     float low = e.min[i], high = e.max[i];
     float cost = std::max(high - low, floor);
@@ -90,20 +94,21 @@ class LatticeFitter {
     try_without(e.min[i], e.second_max[i], exact_pays_);
     try_without(e.second_min[i], e.max[i], exact_pays_);
     try_without(e.second_min[i], e.second_max[i], exact_pays_ * exact_pays_);
-    return Fit(low, high);
+    return Fit(low, high, row_shift);
   }
 
  private:
   float FinestStep(float low, float high) const { return std::max(std::abs(low), std::abs(high)) / finest_; }
 
-  Lattice Fit(float low, float high) const {
+  Lattice Fit(float low, float high, float row_shift) const {
     const float least = std::max((high - low) / static_cast<float>(levels_), FinestStep(low, high));
     int code = std::max(StepCodeAtLeast(least), coarsest_ - kStepCodes);
     for (;; ++code) {
+      const float shift = row_shift * StepFromCode(code);
       const float inverse = 1 / StepFromCode(code);
-      const int first = RoundToInt(low * inverse);
-      const int last = RoundToInt(high * inverse);
-      if (last - first < levels_) return {low, high, code, first};
+      const int first = RoundToInt((low - shift) * inverse);
+      const int last = RoundToInt((high - shift) * inverse);
+      if (last - first < levels_) return {low, high, shift, code, first};
     }
   }
 
@@ -166,9 +171,10 @@ class Encoder {
     }
     const size_t tile_groups = by_column ? kTile : rows;
     for (size_t i = 0; i < tile_groups; ++i) {
-      const Lattice lattice = fitter_.Fit(extremes_, i);
+      const Lattice lattice = fitter_.Fit(extremes_, i, groups_.ShiftOf(band * kTile + i));
       lattices_.low[i] = lattice.low;
       lattices_.high[i] = lattice.high;
+      lattices_.shift[i] = lattice.shift;
       lattices_.inverse_step[i] = 1 / StepFromCode(lattice.step_code);
       lattices_.zero[i] = static_cast<float>(lattice.zero);
       const size_t group = groups_.At(band, run, i);
@@ -234,7 +240,10 @@ class Decoder {
       UnpackCodes(bits_, packed, count, codes.data());
       packed += PackedSize(bits_, count);
       for (size_t r = 0; r < groups_.band_rows(band); ++r) {
-        if (!by_column || r == 0) ReadLattices(coarsest, groups_.At(band, 0, by_column ? 0 : r), steps, offsets);
+        if (!by_column || r == 0) {
+          ReadLattices(coarsest, groups_.At(band, 0, by_column ? 0 : r), groups_.ShiftOf(band * kTile + r), steps,
+                       offsets);
+        }
         const size_t row = groups_.first_row + band * kTile + r;
         const bool whole = grid.columns == grid.padded_columns;
         uint8_t* const words = raw_.data() + row * grid.row_bytes();
@@ -247,10 +256,11 @@ class Decoder {
   }
 
   // The lattices of a row of the table, from `group` on.
-  void ReadLattices(int coarsest, size_t group, std::vector<float>& steps, std::vector<float>& offsets) const {
+  void ReadLattices(int coarsest, size_t group, float shift, std::vector<float>& steps,
+                    std::vector<float>& offsets) const {
     for (size_t i = 0; i < steps.size(); ++i) {
       steps[i] = StepFromCode(coarsest - steps_[group + i]);
-      offsets[i] = steps[i] * static_cast<float>(zeros_[group + i]);
+      offsets[i] = steps[i] * (static_cast<float>(zeros_[group + i]) + shift);
     }
   }
 

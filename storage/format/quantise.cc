@@ -198,7 +198,8 @@ uint32_t Quantise(const float* tile, size_t rows, const LatticeTile& lattice, ui
       const VF x = hn::LoadU(d, tile + r * kTile + c);
       const auto taken = hn::And(hn::Ge(x, GroupValue<kAxis>(d, lattice.low, r, c)),
                                  hn::Le(x, GroupValue<kAxis>(d, lattice.high, r, c)));
-      const auto index = hn::NearestInt(hn::Mul(x, GroupValue<kAxis>(d, lattice.inverse_step, r, c)));
+      const VF shifted = hn::Sub(x, GroupValue<kAxis>(d, lattice.shift, r, c));
+      const auto index = hn::NearestInt(hn::Mul(shifted, GroupValue<kAxis>(d, lattice.inverse_step, r, c)));
       const auto zero = hn::NearestInt(GroupValue<kAxis>(d, lattice.zero, r, c));
       const auto code = hn::IfThenElseZero(hn::RebindMask(I32(), taken), hn::Sub(index, zero));
       hn::StoreU(hn::DemoteTo(U8(), code), U8(), codes + r * code_stride + c);

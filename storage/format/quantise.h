@@ -1,8 +1,8 @@
 // Quantisation kernels of the lossy codecs (docs/formats.md, "Lossy codecs"), with the machine's widest vectors.
 //
-//   A group of up to 32 values shares a lattice: x is kept as the integer index round(x / step). The step is a short
-//   float, an exponent and three bits of mantissa (StepFromCode), and an index has at most 17 bits. So `step * index`
-//   is exact in single precision, and a slab decodes to the same bytes on every machine, with or without fused
+//   A group of up to 32 values shares a lattice: a value is kept as the integer nearest to x / step. Steps are short
+//   floats, an exponent and three bits of mantissa (StepFromCode). So `step * code` is exact in single precision,
+//   adding an offset rounds once, and a slab decodes to the same bytes on every machine, with or without fused
 //   multiply-add.
 //
 //   Kernels work on tiles of 32 rows (tokens) x 32 columns (channels of all heads). Tiles at the edges are filled up
@@ -39,6 +39,11 @@ inline int RoundToInt(float x) {
   return static_cast<int>((x + kShift) - kShift);
 }
 
+// Where between two lattice points a row's lattices lie, in steps: -15/32 to 15/32. Tokens that are equal have equal
+// values (in the first layer always), and on one lattice they would all err alike, which attention adds up; on lattices
+// that are shifted from row to row their errors cancel. This costs no bits (subtractive dither).
+inline float RowShift(size_t row) { return (static_cast<float>(row * 11 % 16) - 7.5F) / 16; }
+
 // bf16, f16 and f32 can be quantised.
 bool IsQuantisable(DType dtype);
 // Values of this magnitude or more, and NaN, are kept exactly: their sums and roundings could leave the type's range.
@@ -62,10 +67,11 @@ struct ColumnExtremes {
 };
 void FindColumnExtremes(const float* tile, size_t rows, float limit, ColumnExtremes& extremes);
 
-// The lattices of 32 groups: values in [low, high] have the code round(x * inverse_step) - zero.
+// The lattices of 32 groups: values in [low, high] have the code round((x - shift) * inverse_step) - zero.
 struct LatticeTile {
   alignas(64) float low[kTile];
   alignas(64) float high[kTile];
+  alignas(64) float shift[kTile];
   alignas(64) float inverse_step[kTile];
   alignas(64) float zero[kTile];
 };

@@ -99,7 +99,9 @@ struct Outcome {
 class KdnSessionTest : public testing::Test {
  protected:
   void SetUp() override {
-    absl::StatusOr<std::unique_ptr<TieredStore>> store = TieredStore::Open({.memory_bytes = 64 << 20});
+    TieredStoreOptions options;
+    options.memory_bytes = 64 << 20;
+    absl::StatusOr<std::unique_ptr<TieredStore>> store = TieredStore::Open(options);
     ASSERT_TRUE(store.ok()) << store.status();
     transport_ = std::make_shared<HarmfulTransport>(MakeEmbeddedTransport(*std::move(store)));
   }

@@ -11,9 +11,9 @@ namespace kdn {
 namespace {
 
 TEST(IoPoolTest, EveryPartRunsOnceAlsoWithoutThreads) {
-  for (const size_t threads : {0, 1, 4}) {
+  for (const size_t threads : {0u, 1u, 4u}) {
     IoPool pool(threads);
-    for (const size_t n : {0, 1, 2, 100}) {
+    for (const size_t n : {0u, 1u, 2u, 100u}) {
       std::vector<std::atomic<int>> runs(n);
       pool.ForEach(n, [&](size_t i) { ++runs[i]; });
       for (const std::atomic<int>& run : runs) EXPECT_EQ(run, 1);

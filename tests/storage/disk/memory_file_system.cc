@@ -71,6 +71,7 @@ class MemoryFileSystem::OpenFile final : public File {
   }
 
   absl::Status PunchHole(uint64_t offset, uint64_t length) override {
+    files_.BeforePunch();
     MutexLock lock(files_.mu_);
     if (!files_.can_punch_) return Unimplemented("no holes here");
     DropBlocks(offset / kDiskBlock, (offset + length) / kDiskBlock);
@@ -154,6 +155,18 @@ void MemoryFileSystem::SetLongestTransfer(size_t bytes) {
 void MemoryFileSystem::SetCanPunch(bool can_punch) {
   MutexLock lock(mu_);
   can_punch_ = can_punch;
+}
+void MemoryFileSystem::SetBeforePunch(std::function<void()> run) {
+  MutexLock lock(mu_);
+  before_punch_ = std::move(run);
+}
+void MemoryFileSystem::BeforePunch() {
+  std::function<void()> run;
+  {
+    MutexLock lock(mu_);
+    run = before_punch_;
+  }
+  run();
 }
 void MemoryFileSystem::FailReads(absl::Status status) {
   MutexLock lock(mu_);

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -35,6 +36,7 @@ class MemoryFileSystem final : public FileSystem {
   void SetCapacity(uint64_t bytes);
   void SetLongestTransfer(size_t bytes);  // longer ones are cut short
   void SetCanPunch(bool can_punch);
+  void SetBeforePunch(std::function<void()> run);  // called on the thread that punches
   void FailReads(absl::Status status);
   // `after` more bytes are written before writes fail.
   void FailWrites(absl::Status status, uint64_t after = 0);
@@ -60,6 +62,7 @@ class MemoryFileSystem final : public FileSystem {
   };
   using Directory = std::map<std::string, std::shared_ptr<Node>>;
 
+  void BeforePunch();
   static void CrashContent(Node& node, std::mt19937_64& random);
 
   Mutex mu_;
@@ -69,6 +72,7 @@ class MemoryFileSystem final : public FileSystem {
   uint64_t capacity_ ABSL_GUARDED_BY(mu_) = std::numeric_limits<uint64_t>::max();
   size_t longest_transfer_ ABSL_GUARDED_BY(mu_) = std::numeric_limits<size_t>::max();
   bool can_punch_ ABSL_GUARDED_BY(mu_) = true;
+  std::function<void()> before_punch_ ABSL_GUARDED_BY(mu_) = [] {};
   absl::Status read_failure_ ABSL_GUARDED_BY(mu_);
   absl::Status write_failure_ ABSL_GUARDED_BY(mu_);
   uint64_t write_failure_after_ ABSL_GUARDED_BY(mu_) = 0;
