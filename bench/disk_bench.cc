@@ -200,8 +200,12 @@ void MeasureThroughput(const Options& options, Report& report) {
   const auto median = [](const std::vector<double>& samples) { return Quantile(samples, 0.5); };
   for (const bool direct : {true, false}) {
     Samples samples;
-    const uint32_t rounds = direct ? options.rounds : 1;  // the buffered mode is there to compare, not to be judged
-    for (uint32_t round = 0; round < rounds; ++round) Round(options, direct, maker, samples);
+    Options mode = options;
+    if (!direct) {  // there to compare, not to be judged
+      mode.rounds = 1;
+      mode.mib = std::max<uint64_t>(64, options.mib / 4);
+    }
+    for (uint32_t round = 0; round < mode.rounds; ++round) Round(mode, direct, maker, samples);
     report.AddRow({{"io", direct ? "direct" : "buffered"},
                    {"store_gbps", median(samples.tier_write)},
                    {"fio_write_gbps", median(samples.fio_write)},

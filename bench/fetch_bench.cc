@@ -53,7 +53,7 @@ class Dataset {
  public:
   Dataset(uint64_t slab_bytes, uint64_t total_bytes) : slab_bytes_(slab_bytes) {
     constexpr uint64_t kChunkBytes = uint64_t{16} << 20;
-    const uint64_t row_values = slab_bytes / (kChunkTokens * 2);
+    const uint64_t row_values = slab_bytes / (uint64_t{2} * kChunkTokens);
     const uint64_t heads = std::min<uint64_t>(std::max<uint64_t>(row_values / 128, 1), 64);
     const uint64_t layers = std::clamp<uint64_t>(kChunkBytes / slab_bytes, 1, 32);
     space_.model_id = "bench/fetch";
@@ -253,7 +253,7 @@ void AddRows(Report& report, uint64_t kib, const Contender& contender) {
 
 class FetchBench {
  public:
-  FetchBench(const Options& options, std::string target, RedisPeer redis, Report& report)
+  FetchBench(const Options& options, const std::string& target, RedisPeer redis, Report& report)
       : options_(options), transport_(MakeRemoteTransport(target)), redis_(std::move(redis)), report_(report) {}
 
   absl::Status MeasureSize(uint64_t kib) {

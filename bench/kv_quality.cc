@@ -67,8 +67,8 @@ size_t Likeliest(std::span<const float> logits) {
 
 }  // namespace
 
-absl::StatusOr<KvSample> KvSample::Take(std::shared_ptr<const engine::Model> model, std::span<const Token> tokens,
-                                        const SampleOptions& options) {
+absl::StatusOr<KvSample> KvSample::Take(const std::shared_ptr<const engine::Model>& model,
+                                        std::span<const Token> tokens, const SampleOptions& options) {
   if (tokens.size() < size_t{options.prefix} + options.following) {
     return InvalidArgument("{} tokens of text are too few for a prefix of {} and {} that follow", tokens.size(),
                            options.prefix, options.following);

@@ -43,7 +43,7 @@ struct SampleSlab {
 class KvSample {
  public:
   // INVALID_ARGUMENT: fewer tokens than prefix and following.
-  static absl::StatusOr<KvSample> Take(std::shared_ptr<const engine::Model> model, std::span<const Token> tokens,
+  static absl::StatusOr<KvSample> Take(const std::shared_ptr<const engine::Model>& model, std::span<const Token> tokens,
                                        const SampleOptions& options);
 
   const std::vector<SampleSlab>& slabs() const { return slabs_; }

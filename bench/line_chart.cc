@@ -116,8 +116,9 @@ std::string LineChart::ToSvg() const {
   }
   svg += "\n";
   for (size_t p = 0; p < panels_.size(); ++p) {
+    const size_t row = p / columns;
     svg += PanelSvg(panels_[p], 50 + kCellWidth * static_cast<double>(p % columns),
-                    kHeader + 22 + kCellHeight * static_cast<double>(p / columns));
+                    kHeader + 22 + kCellHeight * static_cast<double>(row));
   }
   return svg + "</svg>\n";
 }

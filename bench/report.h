@@ -38,8 +38,8 @@ class Report {
   // A fact about the whole run (model, file, settings), kept beside the rows.
   void SetFact(const std::string& key, nlohmann::json value) { facts_[key] = std::move(value); }
 
-  // Prints rows and goals, writes the file to $KDN_BENCH_RESULTS (default bench/results), and returns an exit code: 0 once
-  // measured, whether or not goals are met.
+  // Prints rows and goals, writes the file to $KDN_BENCH_RESULTS (default bench/results), and returns an exit code: 0
+  // once measured, whether or not goals are met.
   int Finish() const;
 
  private:

@@ -174,7 +174,8 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
       }
     }
     std::vector<wire::Payload> data;
-    for (size_t room = frame_bytes_; room > 0 && HasDataOf(where.chunk);) {
+    const size_t taken = result.has_value() ? std::min<size_t>(result->size(), frame_bytes_) : 0;
+    for (size_t room = frame_bytes_ - taken; room > 0 && HasDataOf(where.chunk);) {
       if (data.empty()) {
         where.slab = queue_.front().slab;
         where.offset = offset_;

@@ -33,6 +33,7 @@ struct Extent {
   uint64_t length() const { return uint64_t{blocks} * kDiskBlock; }
   uint64_t end() const { return offset() + length(); }
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check misreads a defaulted operator<=>
   friend auto operator<=>(const Extent&, const Extent&) = default;
   template <typename H>
   friend H AbslHashValue(H h, const Extent& e) {

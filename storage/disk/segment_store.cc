@@ -223,6 +223,8 @@ void SegmentStore::SyncSegment(const SegmentPtr& segment) {
   changed_.NotifyAll();
 }
 
+// By value: `active_` itself may be what is passed.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void SegmentStore::Seal(SegmentPtr segment) {
   segment->sealed = true;
   if (active_ == segment) active_ = nullptr;

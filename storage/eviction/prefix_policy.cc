@@ -35,11 +35,11 @@ constexpr int kDraws = 32;
 
 std::vector<uint16_t> ClassTree() {
   std::vector<uint16_t> parents(kClasses, 0);
-  for (int c = 0; c < kTurns * kGrowths; ++c) {
-    parents[static_cast<size_t>(kFirstGrowth + c)] = static_cast<uint16_t>(kFirstTurn + c / kGrowths);
+  for (size_t c = 0; c < size_t{kTurns} * kGrowths; ++c) {
+    parents[kFirstGrowth + c] = static_cast<uint16_t>(kFirstTurn + c / kGrowths);
   }
-  for (int c = 0; c < kTurns * kGrowths * kGaps; ++c) {
-    parents[static_cast<size_t>(kFirstGap + c)] = static_cast<uint16_t>(kFirstGrowth + c / kGaps);
+  for (size_t c = 0; c < size_t{kTurns} * kGrowths * kGaps; ++c) {
+    parents[kFirstGap + c] = static_cast<uint16_t>(kFirstGrowth + c / kGaps);
   }
   return parents;
 }
@@ -95,7 +95,8 @@ void PrefixPolicy::Adjust() {
 PrefixPolicy::ChunkState* PrefixPolicy::StateOf(const ChunkKey& key) {
   if (key.IsZero()) return nullptr;
   const Slot slot = table_.Find(key);
-  if (slot != kNoSlot && table_[slot].resident()) return &states_[slot];
+  // A chunk that is just being inserted has no run yet; it may name itself, or one of a circle, as its parent.
+  if (slot < states_.size() && states_[slot].run != kNoRun) return &states_[slot];
   return asked_.state.run != kNoRun && asked_.key == key ? &asked_.state : nullptr;
 }
 

@@ -2,9 +2,9 @@
 //
 // Each token has a step of its own, and a channel's values are kept as their distance from the channel's mean in steps,
 // entropy coded with a static distribution for channels of that layer that spread alike. Early layers get finer steps
-// than late ones, and keys finer than values. The paper also codes tokens as differences to one in ten, the anchor; that
-// makes payloads and errors larger here (bench codec), because a channel's mean already takes out what tokens have in
-// common, and a difference of two tokens spreads wider than either.
+// than late ones, and keys finer than values. The paper also codes tokens as differences to one in ten, the anchor;
+// that makes payloads and errors larger here (bench codec), because a channel's mean already takes out what tokens have
+// in common, and a difference of two tokens spreads wider than either.
 #include <algorithm>
 #include <bit>
 #include <cmath>

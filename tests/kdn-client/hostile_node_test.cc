@@ -147,6 +147,12 @@ class HostileNodeTest : public testing::Test {
     frame.set_data(std::string(AsStringView(chunks_[chunk].slabs[slab])));
     return frame;
   }
+  // All of a chunk.
+  v1::FetchFrame JoinedFrame(uint32_t chunk) const {
+    v1::FetchFrame frame = ResultFrame(chunk);
+    for (const SharedBuffer& slab : chunks_[chunk].slabs) frame.mutable_data()->append(AsStringView(slab));
+    return frame;
+  }
   void SendChunk(FetchWriter& writer, uint32_t chunk) const {
     writer.Write(ResultFrame(chunk));
     for (uint32_t slab = 0; slab < chunks_[chunk].slabs.size(); ++slab) writer.Write(DataFrame(chunk, slab));
@@ -238,9 +244,52 @@ TEST_F(HostileNodeTest, AStreamThatEndsEarlyAndSaysAllIsWellIsABreach) {
   EXPECT_THAT(report.chunks[2].miss.detail, HasSubstr("without an answer"));
 }
 
+TEST_F(HostileNodeTest, FramesMayBeJoinedOrNot) {
+  const std::string whole = JoinedFrame(1).data();
+  for (const size_t part : {size_t{100}, size_t{1000}, whole.size() - 1, whole.size()}) {
+    node_.fetch = [&, part](grpc::ServerContext&, FetchWriter& writer) {
+      SendChunk(writer, 0);
+      v1::FetchFrame frame = ResultFrame(1);
+      frame.set_data(whole.substr(0, part));
+      writer.Write(frame);
+      frame.clear_result();
+      size_t slab = 0;
+      size_t slab_begin = 0;
+      for (size_t at = part; at < whole.size(); at += part) {
+        while (at >= slab_begin + chunks_[1].slabs[slab].size()) slab_begin += chunks_[1].slabs[slab++].size();
+        frame.set_slab(static_cast<uint32_t>(slab));
+        frame.set_offset(at - slab_begin);
+        frame.set_data(whole.substr(at, part));
+        writer.Write(frame);
+      }
+      writer.Write(JoinedFrame(2));
+      return grpc::Status::OK;
+    };
+    EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone)) << part;
+  }
+}
+
+TEST_F(HostileNodeTest, DataBehindTheLastSlabCondemnTheStreamAndNotTheChunk) {
+  v1::FetchFrame too_long = JoinedFrame(1);
+  too_long.mutable_data()->push_back('x');
+  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+    SendChunk(writer, 0);
+    while (writer.Write(too_long)) {
+    }
+    return grpc::Status::OK;
+  };
+  EXPECT_THAT(Reasons(Fetch()), ElementsAre(MissReason::kNone, MissReason::kNone, MissReason::kProtocol));
+}
+
 TEST_F(HostileNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
   v1::FetchFrame beyond = ResultFrame(0);
   beyond.set_chunk(3);
+  v1::FetchFrame no_such_slab = ResultFrame(1);
+  no_such_slab.set_slab(1000);
+  no_such_slab.set_data("x");
+  v1::FetchFrame behind_the_slab = ResultFrame(1);
+  behind_the_slab.set_offset(chunks_[1].slabs[0].size());
+  behind_the_slab.set_data("x");
   v1::FetchFrame oversized = DataFrame(1, 0);
   oversized.set_data(std::string(5 << 20, 'x'));
   struct Case {
@@ -251,6 +300,8 @@ TEST_F(HostileNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
   const std::vector<Case> cases = {
       {"a chunk that was not asked for", beyond, MissReason::kProtocol},
       {"data before the result", DataFrame(1, 0), MissReason::kProtocol},
+      {"a slab that the chunk does not have", no_such_slab, MissReason::kProtocol},
+      {"an offset behind the slab", behind_the_slab, MissReason::kProtocol},
       {"a frame over the limit", oversized, MissReason::kRefused},  // gRPC's own verdict
   };
   for (const Case& c : cases) {

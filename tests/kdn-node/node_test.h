@@ -133,6 +133,14 @@ class NodeTest : public ::testing::Test {
     stub_ = v1::NodeService::NewStub(Channel());
   }
 
+  // ThreadSanitizer cannot see how Debian's gRPC synchronises its threads, and calls every hand-over between them a
+  // race.
+  void SetUp() override {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "gRPC is not instrumented";
+#endif
+  }
+
   void TearDown() override {
     stub_.reset();
     server_.reset();
@@ -248,14 +256,9 @@ class NodeTest : public ::testing::Test {
     return response;
   }
 
-  // The present value of a series of one sample.
-  double Gauge(const std::string& name) {
-    for (const prometheus::MetricFamily& family : server_->metrics().Collect()) {
-      if (family.name == name) return family.metric.front().gauge.value;
-    }
-    ADD_FAILURE() << "no series " << name;
-    return -1;
-  }
+  // The present values of series of one sample.
+  double Gauge(const std::string& name) { return Series(name).gauge.value; }
+  double Counter(const std::string& name) { return Series(name).counter.value; }
 
   // For what the node does after the client has its answer. False when it did not come about within ten seconds.
   static bool Eventually(const std::function<bool()>& condition) {
@@ -284,6 +287,14 @@ class NodeTest : public ::testing::Test {
   std::unique_ptr<v1::NodeService::Stub> stub_;
 
  private:
+  prometheus::ClientMetric Series(const std::string& name) {
+    for (const prometheus::MetricFamily& family : server_->metrics().Collect()) {
+      if (family.name == name) return family.metric.front();
+    }
+    ADD_FAILURE() << "no series " << name;
+    return {};
+  }
+
   const KvSpace space_ = testing::MakeSpace();
 };
 

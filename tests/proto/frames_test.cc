@@ -47,6 +47,28 @@ TEST(EncodeFetchData, IsAValidProtobufMessageForAnyGrpcClient) {
   }
 }
 
+TEST(EncodeFetchFrame, JoinsAResultAndTheDataOfManySlabs) {
+  v1::ChunkResult result;
+  result.set_tier(v1::TIER_DISK);
+  result.set_manifest(RandomBytes(300));
+  const std::string result_bytes = result.SerializeAsString();
+  const std::vector<std::string> slabs = {RandomBytes(1000), "", RandomBytes(70'000)};
+  std::vector<Payload> data;
+  for (const std::string& slab : slabs) data.push_back(PayloadOf(slab));
+  v1::FetchFrame frame;
+  const DataFrame where = {.chunk = 3, .slab = 17, .offset = 5};
+  ASSERT_TRUE(frame.ParseFromString(Joined(EncodeFetchFrame(where, result_bytes, data))));
+  EXPECT_EQ(frame.chunk(), 3u);
+  EXPECT_EQ(frame.slab(), 17u);
+  EXPECT_EQ(frame.offset(), 5u);
+  EXPECT_EQ(frame.result().SerializeAsString(), result_bytes);
+  EXPECT_TRUE(frame.data() == slabs[0] + slabs[2]);
+
+  ASSERT_TRUE(frame.ParseFromString(Joined(EncodeFetchFrame({.chunk = 3}, result_bytes, {}))));
+  EXPECT_TRUE(frame.has_result());
+  EXPECT_TRUE(frame.data().empty());
+}
+
 TEST(EncodeStoreData, IsAValidProtobufMessageWithoutAChunkField) {
   const std::string data = RandomBytes(1000);
   v1::StoreFrame frame;

@@ -180,7 +180,7 @@ class Batch {
     Prompt prompt;
     prompt.Append(instructions.id, instructions.tokens);
     prompt.Append(sim_.NewText(), sim_.random().LogNormal(document_, 0.8));
-    Ask(std::move(prompt));
+    Ask(prompt);
   }
 
  private:

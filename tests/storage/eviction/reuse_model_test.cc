@@ -38,7 +38,7 @@ TEST(ReuseModelTest, AClassThatIsNeverAskedForAgainIsKept) {
     model.AddLoss(kB, 5000);
   }
   model.Refresh();
-  for (const uint64_t age : {100, 300, 800}) EXPECT_GT(model.Worth(kA, age), 10 * model.Worth(kB, age)) << age;
+  for (const uint64_t age : {100U, 300U, 800U}) EXPECT_GT(model.Worth(kA, age), 10 * model.Worth(kB, age)) << age;
 }
 
 TEST(ReuseModelTest, AChunkLosesWorthBeforeItsTimeComes) {
