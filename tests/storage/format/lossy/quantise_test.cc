@@ -12,7 +12,7 @@ namespace {
 TEST(PackCodesTest, EveryCodeComesBackFromItsPlaceInTheBlock) {
   std::mt19937 random(1);
   for (const int bits : {4, 7}) {
-    for (const size_t blocks : {1, 3}) {
+    for (const size_t blocks : {1u, 3u}) {
       Bytes codes(blocks * kCodesPerBlock);
       for (uint8_t& code : codes) code = static_cast<uint8_t>(random() % (1u << bits));
       Bytes packed(PackedSize(bits, codes.size())), unpacked(codes.size());
@@ -21,7 +21,7 @@ TEST(PackCodesTest, EveryCodeComesBackFromItsPlaceInTheBlock) {
       EXPECT_EQ(unpacked, codes);
       // The definition, at a few places.
       const uint8_t* const block = codes.data();
-      for (const size_t i : {0, 1, 17, 31}) {
+      for (const size_t i : {0u, 1u, 17u, 31u}) {
         if (bits == 4) {
           EXPECT_EQ(packed[2 * 32 + i], block[2 * 32 + i] | block[6 * 32 + i] << 4);
         } else {

@@ -47,8 +47,8 @@ absl::Status Decode(const Coded& coded, std::string_view payload, Bytes& symbols
 }
 
 TEST(RansTest, SymbolsComeBackWhateverTheirSpread) {
-  for (const size_t rows : {0, 1, 2, 255}) {
-    for (const size_t columns : {32, 64, 544}) {
+  for (const size_t rows : {0u, 1u, 2u, 255u}) {
+    for (const size_t columns : {32u, 64u, 544u}) {
       const Coded coded = Encode(rows, columns, {0, 0.3, 2, 40, 300});
       Bytes symbols;
       ASSERT_TRUE(Decode(coded, coded.payload, symbols).ok()) << rows << " x " << columns;
