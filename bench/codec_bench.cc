@@ -255,9 +255,10 @@ struct Worst {
   double ratio = 1e9, encode = 1e9, decode = 1e9, kl = 0, kl_over_q4 = 0;
 };
 
-absl::Status RunModel(const Options& options, const std::string& name, std::shared_ptr<const engine::Model> model,
-                      std::span<const Token> tokens, std::map<std::string, Worst>& worst, Report& report) {
-  KDN_ASSIGN_OR_RETURN(const KvSample sample, KvSample::Take(std::move(model), tokens, options.sample));
+absl::Status RunModel(const Options& options, const std::string& name,
+                      const std::shared_ptr<const engine::Model>& model, std::span<const Token> tokens,
+                      std::map<std::string, Worst>& worst, Report& report) {
+  KDN_ASSIGN_OR_RETURN(const KvSample sample, KvSample::Take(model, tokens, options.sample));
   for (const Contender& peer : {Memcpy(), ZstdAlone(1), ZstdAlone(3)}) {
     KDN_ASSIGN_OR_RETURN(const Speed speed, MeasureSpeed(sample.slabs(), peer, options.rounds));
     report.AddRow({{"model", name},

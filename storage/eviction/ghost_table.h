@@ -29,7 +29,7 @@ class GhostTable {
   size_t MemoryBytes() const { return HeapBytes(entries_); }
 
  private:
-  static constexpr size_t kWays = 8;
+  static constexpr size_t kWays = 16;
   struct Entry {
     uint32_t fingerprint = 0;
     uint32_t stamp = 0;  // 0: empty

@@ -252,6 +252,7 @@ TEST_F(NodeStoreTest, AnEmptyStreamIsFine) {
 
 TEST_F(NodeStoreTest, AStreamIsNotReadFurtherWhileItsCommitsWait) {
   server_options_.service.commit_window_bytes = 1;  // one chunk fills it
+  server_options_.service.workers = 8;              // commits never keep the calls below from being served
   StartNode();
   const std::vector<Chunk> chunks = MakeChunks(6, /*tokens=*/4096);  // 2 MiB each
   std::atomic<uint64_t> put_bytes = 0;
