@@ -13,6 +13,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -314,7 +315,7 @@ absl::Status Run(const Options& options, Report& report) {
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   const std::vector<Token> tokens = engine::EncodeText(text);
   report.SetFact("model", options.model);
-  report.SetFact("text", options.text);
+  report.SetFact("text", std::filesystem::path(options.text).filename().string());
   report.SetFact("prefix_tokens", options.sample.prefix);
   report.SetFact("following_tokens", options.sample.following);
   std::map<std::string, Worst> worst;
@@ -328,9 +329,9 @@ absl::Status Run(const Options& options, Report& report) {
     KDN_RETURN_IF_ERROR(
         RunLossless(options, fmt::format("gaussian, {}", DTypeName(dtype)), GaussianSlabs(f16.slabs(), dtype), report));
   }
-  KDN_RETURN_IF_ERROR(RunModel(options, "random", std::move(model), tokens, worst, report));
+  KDN_RETURN_IF_ERROR(RunModel(options, "random", model, tokens, worst, report));
   KDN_ASSIGN_OR_RETURN(model, OutlierModel(options.model, options.outlier_factor));
-  KDN_RETURN_IF_ERROR(RunModel(options, "outliers", std::move(model), tokens, worst, report));
+  KDN_RETURN_IF_ERROR(RunModel(options, "outliers", model, tokens, worst, report));
   AddGoals(worst, report);
   return absl::OkStatus();
 }

@@ -8,10 +8,11 @@
 
 namespace kdn {
 namespace {
+
 constexpr uint8_t kMaxTurn = 15;
 constexpr int kTurns = 6;    // 0, 1, 2, 3, 4-5, 6 and more
 constexpr int kGrowths = 6;  // chunks that the last request added: 0, 1, 2-3, 4-15, 16-63, more
-constexpr int kGaps = 5;
+constexpr int kGaps = 5;     // ticks since the use before: first use, under 2^10, under 2^13, under 2^16, more
 
 // The tree of classes: the root, partial chunks, then turn, turn x growth, turn x growth x gap.
 constexpr uint16_t kPartial = 1;

@@ -42,7 +42,7 @@ Slot S3FifoPolicy::PickVictim(Pinned pinned) {
     Use& use = uses_[slot];
     const bool spared = pinned(table_[slot].key);
     // One use is enough to stay: a chunk of a prompt has no accidental second use right after its first.
-    if (!spared && use.count < (from_small ? 2 : 1)) return slot;
+    if (!spared && use.count == 0) return slot;
     if (!from_small) {
       if (use.count > 0) --use.count;
       main_.MoveToNewest(links_, slot);

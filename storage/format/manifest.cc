@@ -1,6 +1,9 @@
 #include "storage/format/manifest.h"
 
 #include <xxhash.h>
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // the widest vectors that this CPU has, chosen at run time
+#endif
 
 #include <algorithm>
 #include <limits>

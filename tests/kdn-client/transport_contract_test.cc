@@ -127,8 +127,8 @@ TEST_P(TransportContract, OnlyTheLayersAskedForAreWritten) {
   EngineMemory fetched(space, kTokens);
   const FetchReport report = FetchAll(*client, fetched, {.layers = {.begin = 1, .end = 3}});
   EXPECT_TRUE(report.AllReady());
-  for (const size_t layer : {1, 2}) EXPECT_EQ(fetched.Rows(layer, 0, kTokens), computed.Rows(layer, 0, kTokens));
-  for (const size_t layer : {0, 3}) EXPECT_TRUE(fetched.IsZero(layer, 0, kTokens)) << layer;
+  for (const size_t layer : {1u, 2u}) EXPECT_EQ(fetched.Rows(layer, 0, kTokens), computed.Rows(layer, 0, kTokens));
+  for (const size_t layer : {0u, 3u}) EXPECT_TRUE(fetched.IsZero(layer, 0, kTokens)) << layer;
 }
 
 TEST_P(TransportContract, ChunksGoWhereTheDestinationSays) {
