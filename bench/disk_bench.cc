@@ -112,7 +112,7 @@ class ChunkMaker {
 };
 
 std::unique_ptr<RocksDbTier> OpenTier(const std::string& path, uint64_t budget, bool direct = true) {
-  return Must(RocksDbTier::Open({.path = path, .budget_bytes = budget, .direct_io = direct}));
+  return Must(RocksDbTier::Open({.path = path, .residents = {.budget_bytes = budget}, .direct_io = direct}));
 }
 
 // Bytes that this process has caused to be written to disks.

@@ -142,6 +142,8 @@ class ClientImpl final : public Client {
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, source, {}));
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, 0));
     KDN_ASSIGN_OR_RETURN(const Codec* codec, FindCodec(options.codec));
+    if (options.ttl <= absl::ZeroDuration()) return InvalidArgument("store for a positive time");
+    const Retention retention = {.expires = begin + options.ttl, .lossy_allowed = options.lossy_allowed};
 
     StoreReport report;
     report.chunks.resize(chunks.size());
@@ -151,7 +153,9 @@ class ClientImpl final : public Client {
       if (!report.chunks[i].ok()) continue;
       absl::StatusOr<Chunk> encoded = EncodeChunk(id_, space_, chunks[i], view, *codec);
       report.chunks[i] = encoded.status();
-      if (encoded.ok()) upload.Add(i, *std::move(encoded));
+      if (!encoded.ok()) continue;
+      encoded->retention = retention;
+      upload.Add(i, *std::move(encoded));
     }
     upload.Send();
     report.elapsed = Now() - begin;

@@ -83,6 +83,8 @@ struct StoreOptions {
   absl::Duration deadline = absl::Seconds(10);
   Ack ack = Ack::kMemory;
   std::string codec = "zstd";  // see Codec::name(); lossless codecs fall back to raw for a slab that does not shrink
+  absl::Duration ttl = absl::InfiniteDuration();  // how long the chunks may be delivered; the node may allow less
+  bool lossy_allowed = false;                     // colder tiers may keep them by a lossy codec
 };
 
 struct StoreReport {
@@ -112,7 +114,8 @@ class Client {
                                             const FetchOptions& options) = 0;
 
   // Encodes and stores `chunks` out of `source`, where each lies at its first_token.
-  // INVALID_ARGUMENT when the source does not fit the space or the chunks, or the codec is unknown.
+  // INVALID_ARGUMENT when the source does not fit the space or the chunks, the codec is unknown, or the ttl is not
+  // positive.
   virtual absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const ContiguousKv& source,
                                             const StoreOptions& options) = 0;
 

@@ -25,6 +25,8 @@ TierKind TierFromWire(int tier) {
       return TierKind::kMemory;
     case v1::TIER_DISK:
       return TierKind::kDisk;
+    case v1::TIER_COLD_DISK:
+      return TierKind::kColdDisk;
     default:
       return TierKind::kNone;
   }

@@ -68,7 +68,9 @@ TierStats TierStatsFromWire(const v1::TierStats& wire) {
           .evictions = wire.evictions(),
           .evicted_bytes = wire.evicted_bytes(),
           .refused = wire.refused(),
-          .corrupt = wire.corrupt()};
+          .corrupt = wire.corrupt(),
+          .expired = wire.expired(),
+          .bypassed = wire.bypassed()};
 }
 
 class RemoteTransport final : public Transport {
@@ -177,8 +179,8 @@ class RemoteTransport final : public Transport {
     KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Stats, v1::StatsRequest(), response, deadline));
     StoreStats stats;
     stats.memory = TierStatsFromWire(response.memory());
-    stats.has_disk = response.has_disk();
-    stats.disk = TierStatsFromWire(response.disk());
+    if (response.has_disk()) stats.disks.push_back(TierStatsFromWire(response.disk()));
+    for (const v1::TierStats& disk : response.cold_disks()) stats.disks.push_back(TierStatsFromWire(disk));
     for (uint8_t reason = 0; reason < kMissReasonCount; ++reason) {
       const auto results = response.fetch_results().find(std::string(MissReasonName(static_cast<MissReason>(reason))));
       if (results != response.fetch_results().end()) stats.misses[reason] = results->second;
@@ -187,6 +189,10 @@ class RemoteTransport final : public Transport {
     stats.pinned_chunks = response.pinned_chunks();
     stats.write_back_pending_bytes = response.write_back_pending_bytes();
     stats.write_back_dropped = response.write_back_dropped();
+    stats.demoted = response.demoted();
+    stats.promoted = response.promoted();
+    stats.scrubbed_chunks = response.scrubbed_chunks();
+    stats.scrubbed_bytes = response.scrubbed_bytes();
     return stats;
   }
 
@@ -252,6 +258,12 @@ class RemoteTransport final : public Transport {
     v1::StoreFrame begin;
     begin.mutable_begin()->set_manifest(manifest);
     begin.mutable_begin()->set_ack(static_cast<v1::Ack>(ack));
+    begin.mutable_begin()->set_lossy_allowed(chunk.retention.lossy_allowed);
+    if (chunk.retention.expires != absl::InfiniteFuture()) {
+      // 0 would be for ever.
+      const int64_t ttl_ms = absl::ToInt64Milliseconds(chunk.retention.expires - absl::Now());
+      begin.mutable_begin()->set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(ttl_ms, 1)));
+    }
     if (!call.Write(wire::EncodeMessage(begin))) return false;
     for (uint32_t slab = 0; slab < chunk.slabs.size(); ++slab) {
       const SharedBuffer& bytes = chunk.slabs[slab];

@@ -11,11 +11,13 @@
 
 #include "kdn-node/endpoint.h"
 #include "storage/base/status.h"
+#include "storage/format/codec.h"
 
 namespace kdn {
 namespace {
 
 constexpr int kBadFlags = 2;
+constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 // What the flags say, before it is checked.
 struct RawFlags {
@@ -23,10 +25,16 @@ struct RawFlags {
   std::string metrics_listen = "127.0.0.1:7402";
   bool insecure_remote = false;
   std::string memory_bytes = "1GiB";
+  std::string memory_policy = "prefix";
   std::string disk_path;
   std::string disk_bytes = "16GiB";
+  std::vector<std::string> disks;
   std::string write_back_bytes = "256MiB";
   std::string max_pin = "1h";
+  std::string max_ttl = "inf";
+  std::vector<std::string> space_quotas;
+  std::string scrub_rate = "16MiB";
+  std::string scrub_interval = "24h";
   size_t workers = 4;
   std::string max_upload_bytes = "1GiB";
   std::string max_fetch_bytes = "4GiB";
@@ -35,7 +43,7 @@ struct RawFlags {
   std::string log_level = "info";
 };
 
-// CLI11 hands a flag of the file over as a list when its value has commas or brackets; every flag here has one value.
+// CLI11 hands a flag of the file over as a list when its value has commas or brackets; no value here has any.
 void Declare(CLI::App& app, RawFlags& raw) {
   app.set_version_flag("--version", "kdn-node " KDN_VERSION);
   app.set_help_flag("-h,--help", "Print this and exit");
@@ -60,11 +68,30 @@ void Declare(CLI::App& app, RawFlags& raw) {
       "Once serving, write the addresses here, one a line: gRPC, then metrics unless off", "Network");
 
   add("--memory-bytes", raw.memory_bytes, "SIZE", "Budget of the memory tier, as in 4GiB", "Storage");
-  add("--disk-path", raw.disk_path, "DIR", "Directory of the disk tier; none: memory only", "Storage");
-  add("--disk-bytes", raw.disk_bytes, "SIZE", "Budget of the disk tier", "Storage");
+  add("--memory-policy", raw.memory_policy, "POLICY", "What memory keeps: lru, s3fifo, wtinylfu, gdsf or prefix",
+      "Storage");
+  add("--disk-path", raw.disk_path, "DIR", "Directory of the only disk tier; none, and no --disk: memory only",
+      "Storage");
+  add("--disk-bytes", raw.disk_bytes, "SIZE", "Budget of that disk tier", "Storage");
+  const auto add_list = [&](const char* name, std::vector<std::string>& values, const char* type, const char* help) {
+    app.add_option(name, values, help)->type_name(type)->group("Storage")->expected(1)->take_all();
+  };
+  add_list("--disk", raw.disks, "SPEC",
+           "A disk tier, in place of --disk-path; give one for each, the fastest first. SPEC is 'path=DIR bytes=SIZE "
+           "policy=POLICY codec=CODEC': policy as above (prefix), codec for what comes down from the tier above: keep "
+           "(as it comes, the default), zstd, or q8, q4, cachegen for chunks whose owner allows lossy ones");
   add("--write-back-bytes", raw.write_back_bytes, "SIZE", "Bytes acknowledged MEMORY that may wait for the disk",
       "Storage");
   add("--max-pin", raw.max_pin, "DURATION", "Longest lease on a pinned chunk, as in 90s or 1h", "Storage");
+  add("--max-ttl", raw.max_ttl, "DURATION", "Longest time that a chunk is kept after it was stored; inf: no limit",
+      "Storage");
+  add_list("--space-quota", raw.space_quotas, "[SPACE=]PERCENT",
+           "Share of each tier's budget that one space may hold, as in 25%, or that the space of this id may hold, as "
+           "in SPACE=10%; may be given many times");
+  add("--scrub-rate", raw.scrub_rate, "SIZE", "Bytes a second at which disks are verified in the background; 0: never",
+      "Storage");
+  add("--scrub-interval", raw.scrub_interval, "DURATION", "From the start of one such pass to that of the next",
+      "Storage");
 
   add("--workers", raw.workers, "N", "Threads that wait for disks, 1 to 1024", "Limits");
   add("--max-upload-bytes", raw.max_upload_bytes, "SIZE", "Bytes that all uploads in progress may hold", "Limits");
@@ -103,8 +130,85 @@ absl::StatusOr<Endpoint> EndpointFlag(const char* name, const std::string& text,
   return endpoint;
 }
 
+absl::StatusOr<PolicyKind> PolicyFlag(const char* name, const std::string& text) {
+  absl::StatusOr<PolicyKind> policy = PolicyKindFromName(text);
+  if (!policy.ok()) return Annotate(policy.status(), name);
+  return policy;
+}
+
+// "path=/nvme/kdn bytes=100GiB policy=prefix codec=zstd"
+absl::StatusOr<DiskTierOptions> ParseDisk(const std::string& spec) {
+  DiskTierOptions disk;
+  bool has_bytes = false;
+  std::istringstream words(spec);
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
+    if (value.empty()) return InvalidArgument("--disk: '{}' is not NAME=VALUE; see '{}'", word, spec);
+    if (name == "path") {
+      disk.path = value;
+    } else if (name == "bytes") {
+      KDN_ASSIGN_OR_RETURN(disk.bytes, SizeFlag("--disk", value, kMiB));
+      has_bytes = true;
+    } else if (name == "policy") {
+      KDN_ASSIGN_OR_RETURN(disk.policy, PolicyFlag("--disk", value));
+    } else if (name == "codec") {
+      if (const auto codec = FindCodec(std::string_view(value)); value != "keep" && !codec.ok()) {
+        return Annotate(codec.status(), "--disk");
+      }
+      disk.codec = value == "keep" ? "" : value;
+    } else {
+      return InvalidArgument("--disk: '{}' is not one of path, bytes, policy, codec; see '{}'", name, spec);
+    }
+  }
+  if (disk.path.empty()) return InvalidArgument("--disk: '{}' has no path=DIR", spec);
+  if (!has_bytes) return InvalidArgument("--disk: '{}' has no bytes=SIZE", spec);
+  return disk;
+}
+
+absl::StatusOr<std::vector<DiskTierOptions>> DiskFlags(const RawFlags& raw) {
+  KDN_ASSIGN_OR_RETURN(const uint64_t bytes, SizeFlag("--disk-bytes", raw.disk_bytes, kMiB));
+  std::vector<DiskTierOptions> disks;
+  if (!raw.disk_path.empty()) {
+    if (!raw.disks.empty()) {
+      return InvalidArgument("--disk-path and --disk: give one or the other; --disk 'path={} bytes={}' says the same",
+                             raw.disk_path, raw.disk_bytes);
+    }
+    disks.push_back({.path = raw.disk_path, .bytes = bytes});
+  }
+  for (const std::string& spec : raw.disks) {
+    KDN_ASSIGN_OR_RETURN(DiskTierOptions disk, ParseDisk(spec));
+    disks.push_back(std::move(disk));
+  }
+  return disks;
+}
+
+// "25%" for every space, "SPACE=10%" for one.
+absl::StatusOr<SpaceQuotas> QuotaFlags(const std::vector<std::string>& texts) {
+  SpaceQuotas quotas;
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    const std::string number = equals == std::string::npos ? text : text.substr(equals + 1);
+    double percent = 0;
+    const char* const last = number.data() + number.size();
+    const auto [end, error] = std::from_chars(number.data(), last, percent);
+    if (error != std::errc() || std::string_view(end, static_cast<size_t>(last - end)) != "%" || !(percent >= 0) ||
+        percent > 100) {
+      return InvalidArgument("--space-quota: '{}' is not a share; give 0% to 100%, as in 25% or SPACE=10%", text);
+    }
+    if (equals == std::string::npos) {
+      quotas.each = percent / 100;
+      continue;
+    }
+    const absl::StatusOr<SpaceId> space = SpaceId::FromHex(text.substr(0, equals));
+    if (!space.ok()) return Annotate(space.status(), fmt::format("--space-quota: '{}'", text));
+    quotas.named[*space] = percent / 100;
+  }
+  return quotas;
+}
+
 absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
-  constexpr uint64_t kMiB = uint64_t{1} << 20;
   NodeFlags flags;
   KDN_ASSIGN_OR_RETURN(flags.server.listen, EndpointFlag("--listen", raw.listen, raw.insecure_remote));
   if (!raw.metrics_listen.empty()) {
@@ -112,10 +216,17 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
                          EndpointFlag("--metrics-listen", raw.metrics_listen, raw.insecure_remote));
   }
   KDN_ASSIGN_OR_RETURN(flags.store.memory_bytes, SizeFlag("--memory-bytes", raw.memory_bytes, kMiB));
-  flags.store.disk_path = raw.disk_path;
-  KDN_ASSIGN_OR_RETURN(flags.store.disk_bytes, SizeFlag("--disk-bytes", raw.disk_bytes, kMiB));
+  KDN_ASSIGN_OR_RETURN(flags.store.memory_policy, PolicyFlag("--memory-policy", raw.memory_policy));
+  KDN_ASSIGN_OR_RETURN(flags.store.disks, DiskFlags(raw));
   KDN_ASSIGN_OR_RETURN(flags.store.write_back_bytes, SizeFlag("--write-back-bytes", raw.write_back_bytes, 0));
   KDN_ASSIGN_OR_RETURN(flags.store.max_pin, DurationFlag("--max-pin", raw.max_pin, /*zero_is_fine=*/false));
+  if (raw.max_ttl != "inf") {
+    KDN_ASSIGN_OR_RETURN(flags.store.max_ttl, DurationFlag("--max-ttl", raw.max_ttl, /*zero_is_fine=*/false));
+  }
+  KDN_ASSIGN_OR_RETURN(flags.store.quotas, QuotaFlags(raw.space_quotas));
+  KDN_ASSIGN_OR_RETURN(flags.store.scrub_bytes_per_second, SizeFlag("--scrub-rate", raw.scrub_rate, 0));
+  KDN_ASSIGN_OR_RETURN(flags.store.scrub_interval,
+                       DurationFlag("--scrub-interval", raw.scrub_interval, /*zero_is_fine=*/true));
   if (raw.workers < 1 || raw.workers > 1024) {
     return InvalidArgument("--workers: {} is out of range; give 1 to 1024", raw.workers);
   }

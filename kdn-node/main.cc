@@ -62,12 +62,12 @@ absl::Status Serve(const NodeFlags& flags) {
   const sigset_t stop_signals = BlockStopSignals();
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));
   const StoreStats held = store->Stats();
-  if (held.has_disk) {
-    spdlog::info("opened {}: {} chunks, {} of {} bytes", flags.store.disk_path, held.disk.chunks, held.disk.bytes,
-                 held.disk.budget_bytes);
-  } else {
-    spdlog::info("no --disk-path: chunks are held in memory alone");
+  for (size_t level = 0; level < held.disks.size(); ++level) {
+    const TierStats& disk = held.disks[level];
+    spdlog::info("opened {}: {} chunks, {} of {} bytes", flags.store.disks[level].path, disk.chunks, disk.bytes,
+                 disk.budget_bytes);
   }
+  if (held.disks.empty()) spdlog::info("no --disk-path and no --disk: chunks are held in memory alone");
 
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(*store, flags.server));
   if (!flags.port_file.empty()) KDN_RETURN_IF_ERROR(WritePortFile(flags.port_file, *server));

@@ -1,5 +1,7 @@
 #include "kdn-node/metrics.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "storage/tier/tier.h"
@@ -49,7 +51,13 @@ constexpr TierSeries kTierSeries[] = {
     {"kdn_tier_evicted_bytes_total", "Bytes evicted", MetricType::Counter, &TierStats::evicted_bytes},
     {"kdn_tier_refused_total", "Chunks refused for lack of room", MetricType::Counter, &TierStats::refused},
     {"kdn_tier_corrupt_total", "Chunks dropped because a checksum failed", MetricType::Counter, &TierStats::corrupt},
+    {"kdn_tier_expired_total", "Chunks dropped because their time was over", MetricType::Counter, &TierStats::expired},
+    {"kdn_tier_bypassed_total", "Chunks not taken in because they were not worth their place", MetricType::Counter,
+     &TierStats::bypassed},
 };
+
+// "disk", "disk2", "disk3" …
+std::string DiskName(size_t level) { return level == 0 ? "disk" : fmt::format("disk{}", level + 1); }
 
 }  // namespace
 
@@ -127,7 +135,9 @@ std::vector<MetricFamily> NodeMetrics::Collect() const {
   for (const TierSeries& series : kTierSeries) {
     MetricFamily family = SampleFamily(series.name, series.help, series.type);
     AddSample(family, static_cast<double>(stats.memory.*series.value), {{"tier", "memory"}});
-    if (stats.has_disk) AddSample(family, static_cast<double>(stats.disk.*series.value), {{"tier", "disk"}});
+    for (size_t level = 0; level < stats.disks.size(); ++level) {
+      AddSample(family, static_cast<double>(stats.disks[level].*series.value), {{"tier", DiskName(level)}});
+    }
     families.push_back(std::move(family));
   }
   const auto single = [&](const char* name, const char* help, MetricType type, double value,
@@ -143,6 +153,14 @@ std::vector<MetricFamily> NodeMetrics::Collect() const {
          MetricType::Gauge, static_cast<double>(stats.write_back_pending_bytes));
   single("kdn_store_write_back_dropped_total", "Chunks acknowledged MEMORY that never reached the disk",
          MetricType::Counter, static_cast<double>(stats.write_back_dropped));
+  single("kdn_store_demoted_total", "Chunks moved to a colder disk", MetricType::Counter,
+         static_cast<double>(stats.demoted));
+  single("kdn_store_promoted_total", "Chunks moved from a colder disk to the first", MetricType::Counter,
+         static_cast<double>(stats.promoted));
+  single("kdn_store_scrubbed_chunks_total", "Chunks on disks that the scrubber has verified", MetricType::Counter,
+         static_cast<double>(stats.scrubbed_chunks));
+  single("kdn_store_scrubbed_bytes_total", "Bytes on disks that the scrubber has verified", MetricType::Counter,
+         static_cast<double>(stats.scrubbed_bytes));
   single("kdn_build_info", "Always 1; the labels say what runs", MetricType::Gauge, 1, {{"version", KDN_VERSION}});
   for (const Gauge& gauge : gauges_) single(gauge.name.c_str(), gauge.help.c_str(), MetricType::Gauge, gauge.value());
   return families;

@@ -112,7 +112,9 @@ grpc::ServerUnaryReactor* NodeService::Stats(grpc::CallbackServerContext* contex
     response->set_version(KDN_VERSION);
     response->set_uptime_ms(Milliseconds(state_.clock.Now() - state_.started));
     *response->mutable_memory() = ToWire(stats.memory);
-    if (stats.has_disk) *response->mutable_disk() = ToWire(stats.disk);
+    for (size_t level = 0; level < stats.disks.size(); ++level) {
+      *(level == 0 ? response->mutable_disk() : response->add_cold_disks()) = ToWire(stats.disks[level]);
+    }
     for (size_t reason = 0; reason < kMissReasonCount; ++reason) {
       const uint64_t chunks = state_.metrics.FetchResults(static_cast<MissReason>(reason));
       if (chunks > 0)
@@ -122,6 +124,10 @@ grpc::ServerUnaryReactor* NodeService::Stats(grpc::CallbackServerContext* contex
     response->set_pinned_chunks(stats.pinned_chunks);
     response->set_write_back_pending_bytes(stats.write_back_pending_bytes);
     response->set_write_back_dropped(stats.write_back_dropped);
+    response->set_demoted(stats.demoted);
+    response->set_promoted(stats.promoted);
+    response->set_scrubbed_chunks(stats.scrubbed_chunks);
+    response->set_scrubbed_bytes(stats.scrubbed_bytes);
     return absl::OkStatus();
   });
 }

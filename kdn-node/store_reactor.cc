@@ -25,6 +25,7 @@ struct Upload {
   size_t index = 0;  // among the chunks of the call
   ChunkAssembler assembler;
   Ack ack = Ack::kMemory;
+  Retention retention = {};
   ByteReservation reservation;
 };
 
@@ -122,7 +123,16 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
           "--max-upload-bytes",
           bytes, state_.uploads.held(), state_.uploads.limit());
     }
-    return Upload{.index = index, .assembler = std::move(assembler), .ack = ack, .reservation = std::move(reservation)};
+    Retention retention = {.lossy_allowed = begin.lossy_allowed()};
+    if (begin.ttl_ms() > 0) {
+      constexpr uint64_t kLongest = uint64_t{1} << 53;  // milliseconds; beyond it a duration loses them
+      retention.expires = state_.clock.Now() + absl::Milliseconds(std::min(begin.ttl_ms(), kLongest));
+    }
+    return Upload{.index = index,
+                  .assembler = std::move(assembler),
+                  .ack = ack,
+                  .retention = retention,
+                  .reservation = std::move(reservation)};
   }
 
   // A chunk that contradicts itself is given up; its further data are skipped.
@@ -169,7 +179,8 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   }
 
   absl::Status Verdict(Upload& upload) {
-    KDN_ASSIGN_OR_RETURN(const Chunk chunk, std::move(upload.assembler).Finish());
+    KDN_ASSIGN_OR_RETURN(Chunk chunk, std::move(upload.assembler).Finish());
+    chunk.retention = upload.retention;
     return state_.store.Put(chunk, upload.ack);
   }
 

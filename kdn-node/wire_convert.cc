@@ -9,6 +9,7 @@ namespace kdn {
 
 static_assert(int{v1::MISS_REASON_INTERNAL} == static_cast<int>(MissReason::kInternal));
 static_assert(int{v1::TIER_DISK} == static_cast<int>(TierKind::kDisk));
+static_assert(int{v1::TIER_COLD_DISK} == static_cast<int>(TierKind::kColdDisk));
 static_assert(int{v1::FIDELITY_EXACT} == static_cast<int>(Fidelity::kExact));
 static_assert(int{v1::ACK_DURABLE} == static_cast<int>(Ack::kDurable));
 
@@ -116,6 +117,8 @@ v1::TierStats ToWire(const TierStats& stats) {
   wire.set_evicted_bytes(stats.evicted_bytes);
   wire.set_refused(stats.refused);
   wire.set_corrupt(stats.corrupt);
+  wire.set_expired(stats.expired);
+  wire.set_bypassed(stats.bypassed);
   return wire;
 }
 

@@ -34,8 +34,14 @@ std::string_view TierKindName(TierKind tier) {
       return "memory";
     case TierKind::kDisk:
       return "disk";
+    case TierKind::kColdDisk:
+      return "cold disk";
   }
   return "unknown";
+}
+
+Retention Merge(const Retention& a, const Retention& b) {
+  return {.expires = std::max(a.expires, b.expires), .lossy_allowed = a.lossy_allowed && b.lossy_allowed};
 }
 
 std::string_view MissReasonName(MissReason reason) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "storage/base/buffer.h"
 #include "storage/format/manifest.h"
 
@@ -18,10 +19,23 @@ namespace kdn {
 
 using ManifestPtr = std::shared_ptr<const Manifest>;
 
+// How whoever stored a chunk wants it kept.
+struct Retention {
+  absl::Time expires = absl::InfiniteFuture();  // not delivered from then on; in whole milliseconds on disk
+  bool lossy_allowed = false;                   // a colder tier may keep it by a lossy codec
+
+  bool ExpiredAt(absl::Time now) const { return expires <= now; }
+  friend bool operator==(const Retention&, const Retention&) = default;
+};
+
+// What holds when a chunk is stored twice: the later end, and a lossy codec only where both allow it.
+Retention Merge(const Retention& a, const Retention& b);
+
 // A whole chunk: its manifest and all its encoded slabs, in the manifest's order.
 struct Chunk {
   ManifestPtr manifest;
   std::vector<SharedBuffer> slabs;
+  Retention retention = {};
 };
 
 // That `encoded` is slab `index` of `manifest`, by size and checksum. DATA_LOSS naming chunk and slab.
@@ -36,7 +50,12 @@ enum class Ack : uint8_t {
 };
 
 // Where a chunk was found. The numbers are part of the protocol.
-enum class TierKind : uint8_t { kNone = 0, kMemory = 1, kDisk = 2 };
+enum class TierKind : uint8_t {
+  kNone = 0,
+  kMemory = 1,
+  kDisk = 2,      // the first disk tier
+  kColdDisk = 4,  // any disk tier below it (3 is taken by a tier to come)
+};
 std::string_view TierKindName(TierKind tier);
 
 // KV layers [begin, end), cut to those that a chunk has.

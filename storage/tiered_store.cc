@@ -1,14 +1,19 @@
 #include "storage/tiered_store.h"
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "storage/base/status.h"
 #include "storage/tier/key_locks.h"
 #include "storage/tier/lease_table.h"
 #include "storage/tier/memory_tier.h"
+#include "storage/tier/mover.h"
+#include "storage/tier/read_flights.h"
 #include "storage/tier/rocksdb_tier.h"
+#include "storage/tier/scrubber.h"
 #include "storage/tier/write_back.h"
 
 namespace kdn {
@@ -53,11 +58,23 @@ Miss MissFromTier(const absl::Status& status) {
 class TieredStoreImpl final : public TieredStore {
  public:
   TieredStoreImpl(const TieredStoreOptions& options, const Clock& clock)
-      : options_(options), clock_(clock), leases_(clock), memory_(options.memory_bytes, Hooks()) {}
+      : options_(options), clock_(clock), leases_(clock), memory_(MemoryOptions(options), Context()) {}
 
-  absl::Status OpenDisk(const DiskFactory& open_disk) {
-    KDN_ASSIGN_OR_RETURN(disk_, open_disk(Hooks()));
-    write_back_.emplace(*disk_, locks_, options_.write_back_bytes);
+  absl::Status Start(const DiskFactory& open_disk) {
+    for (const DiskTierOptions& disk : options_.disks) {
+      DiskLevel level;
+      if (!disk.codec.empty()) {
+        KDN_ASSIGN_OR_RETURN(level.codec, FindCodec(disk.codec));
+      }
+      KDN_ASSIGN_OR_RETURN(level.tier, open_disk(disk, Context()));
+      disks_.push_back(std::move(level));
+    }
+    mover_.emplace(memory_, disks_, locks_);
+    scrubber_.emplace(disks_, ScrubberOptions{.bytes_per_second = options_.scrub_bytes_per_second,
+                                              .interval = options_.scrub_interval});
+    if (!disks_.empty()) {
+      write_back_.emplace(*disks_.front().tier, locks_, options_.write_back_bytes, [this] { mover_->Stored(); });
+    }
     return absl::OkStatus();
   }
 
@@ -70,41 +87,60 @@ class TieredStoreImpl final : public TieredStore {
   void Flush() override {
     if (write_back_.has_value()) write_back_->Flush();
   }
+  void Settle() override { mover_->Settle(); }
+  void Scrub() override { scrubber_->Scrub(); }
   StoreStats Stats() override;
 
  private:
-  TierHooks Hooks() {
-    TierHooks hooks;
-    hooks.pinned = [this](const ChunkKey& key) { return leases_.IsPinned(key); };
-    return hooks;
+  static ResidentsOptions MemoryOptions(const TieredStoreOptions& options) {
+    return {.budget_bytes = options.memory_bytes,
+            .policy = options.memory_policy,
+            .whole_chains = options.whole_chains && options.disks.empty(),
+            .quotas = options.quotas};
   }
+  TierContext Context() { return {.pins = &leases_, .clock = &clock_}; }
 
+  // Where else than in the write-back queue an at least as exact chunk is held gets to know of it once more. False when
+  // none of the disks holds it.
+  absl::StatusOr<bool> PutWhereHeld(const Chunk& chunk, Ack ack);
   FoundChunk Find(const SpaceId& space, const ChunkKey& key, Fidelity least);
+  // What waits to be written to the first disk; there is one.
+  std::optional<Chunk> FindWaiting(const ChunkKey& key);
   FetchedChunk Read(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least);
-  absl::StatusOr<TierRead> ReadDisk(const ManifestPtr& manifest, const ChunkKey& key, LayerRange layers);
+  absl::StatusOr<TierRead> ReadDisk(size_t level, const ManifestPtr& manifest, const ChunkKey& key, LayerRange layers);
+  absl::StatusOr<TierRead> ReadAndPromote(size_t level, const ManifestPtr& manifest, const ChunkKey& key);
 
   const TieredStoreOptions options_;
   const Clock& clock_;
   LeaseTable leases_;
-  // Held by whoever changes which tiers hold a chunk: Put, Delete, promotion, write-back.
+  // Held by whoever changes which tiers hold a chunk: Put, Delete, promotion, demotion, write-back.
   KeyLocks locks_;
+  ReadFlights flights_;
   MemoryTier memory_;
-  std::unique_ptr<Tier> disk_;
-  std::optional<WriteBack> write_back_;  // there when disk_ is; its thread ends before disk_ does
+  std::vector<DiskLevel> disks_;
+  // Their threads end before the tiers do, write-back's first.
+  std::optional<Mover> mover_;
+  std::optional<Scrubber> scrubber_;
+  std::optional<WriteBack> write_back_;  // there when a disk is
   std::array<std::atomic<uint64_t>, kMissReasonCount> misses_{};
 };
 
-absl::Status TieredStoreImpl::Put(const Chunk& chunk, Ack ack) {
-  if (chunk.manifest == nullptr) return InvalidArgument("a chunk without a manifest cannot be stored");
-  const Manifest& manifest = *chunk.manifest;
-  if (ack == Ack::kDurable && disk_ == nullptr) {
+absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack) {
+  if (given.manifest == nullptr) return InvalidArgument("a chunk without a manifest cannot be stored");
+  const Manifest& manifest = *given.manifest;
+  if (ack == Ack::kDurable && disks_.empty()) {
     return FailedPrecondition(
         "chunk {} cannot be made durable: there is no disk tier; configure a disk path or ask for a memory "
         "acknowledgement",
         manifest.key.ToShortHex());
   }
   KDN_RETURN_IF_ERROR(ValidateManifest(manifest));
-  KDN_RETURN_IF_ERROR(VerifySlabs(chunk));
+  KDN_RETURN_IF_ERROR(VerifySlabs(given));
+  Chunk chunk = given;
+  chunk.retention.expires = std::min(chunk.retention.expires, clock_.Now() + options_.max_ttl);
+  if (chunk.retention.ExpiredAt(clock_.Now())) {
+    return InvalidArgument("chunk {} has expired already; give it a time to live", manifest.key.ToShortHex());
+  }
 
   const KeyLocks::Hold hold(locks_, manifest.key);
   const FoundChunk present = Find(manifest.space, manifest.key, manifest.fidelity);
@@ -112,26 +148,53 @@ absl::Status TieredStoreImpl::Put(const Chunk& chunk, Ack ack) {
     return InvalidArgument("{}; a chunk key belongs to one space", present.miss.detail);
   }
   const bool is_held = present.miss.reason == MissReason::kNone;
+  const bool in_memory = is_held && present.tier == TierKind::kMemory;
+  KDN_ASSIGN_OR_RETURN(const bool on_disk, PutWhereHeld(chunk, ack));
   if (ack == Ack::kDurable) {
     // Before memory, so that a refusal leaves nothing visible.
-    KDN_RETURN_IF_ERROR(disk_->Put(chunk, ack));
-    if (is_held) return absl::OkStatus();
-    const absl::Status in_memory = memory_.Put(chunk, ack);
+    if (!on_disk) {
+      KDN_RETURN_IF_ERROR(disks_.front().tier->Put(chunk, ack));
+      mover_->Stored();
+    }
+    if (is_held && !in_memory) return absl::OkStatus();
+    const absl::Status put = memory_.Put(chunk, ack);
     // A less exact copy in memory must not outlive the chunk that replaced it.
-    if (!in_memory.ok()) memory_.Erase(manifest.key).IgnoreError();
+    if (!put.ok()) memory_.Erase(manifest.key).IgnoreError();
     return absl::OkStatus();
   }
-  if (is_held) return absl::OkStatus();
-  const absl::Status in_memory = memory_.Put(chunk, ack);
-  if (disk_ == nullptr) return in_memory;
-  if (in_memory.ok()) {
-    write_back_->Enqueue(chunk);
+  if (is_held && !in_memory) return absl::OkStatus();
+  const absl::Status put = memory_.Put(chunk, ack);
+  if (disks_.empty()) return put;
+  if (put.ok()) {
+    if (on_disk) return absl::OkStatus();
+    const std::optional<Chunk> waiting = is_held ? write_back_->Find(manifest.key) : std::nullopt;
+    if (!is_held) {
+      write_back_->Enqueue(chunk);
+    } else if (waiting.has_value() && Merge(waiting->retention, chunk.retention) != waiting->retention) {
+      chunk.retention = Merge(waiting->retention, chunk.retention);
+      write_back_->Enqueue(chunk);
+    }
     return absl::OkStatus();
   }
   // Memory has no room for it: the disk takes it at once.
-  KDN_RETURN_IF_ERROR(disk_->Put(chunk, ack));
+  if (!on_disk) {
+    KDN_RETURN_IF_ERROR(disks_.front().tier->Put(chunk, ack));
+    mover_->Stored();
+  }
   memory_.Erase(manifest.key).IgnoreError();
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TieredStoreImpl::PutWhereHeld(const Chunk& chunk, Ack ack) {
+  bool held = false;
+  for (const DiskLevel& disk : disks_) {
+    const absl::StatusOr<ManifestPtr> there = disk.tier->Find(chunk.manifest->key);
+    if (!there.ok() || (*there)->fidelity < chunk.manifest->fidelity) continue;
+    // One durable copy is enough.
+    KDN_RETURN_IF_ERROR(disk.tier->Put(chunk, held ? Ack::kMemory : ack));
+    held = true;
+  }
+  return held;
 }
 
 FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fidelity least) {
@@ -145,16 +208,25 @@ FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fide
     return true;
   };
   if (const auto in_memory = memory_.Find(key); in_memory.ok() && answers(*in_memory, TierKind::kMemory)) return result;
-  if (disk_ == nullptr) return result;
-  if (const auto waiting = write_back_->Find(key)) {
+  if (disks_.empty()) return result;
+  if (const auto waiting = FindWaiting(key)) {
     if (answers(waiting->manifest, TierKind::kMemory)) return result;
   }
-  if (const auto on_disk = disk_->Find(key); on_disk.ok()) {
-    answers(*on_disk, TierKind::kDisk);
-  } else if (!absl::IsNotFound(on_disk.status())) {
-    result.miss = MissFromTier(on_disk.status());
+  for (const DiskLevel& disk : disks_) {
+    const absl::StatusOr<ManifestPtr> manifest = disk.tier->Find(key);
+    if (manifest.ok()) {
+      if (answers(*manifest, disk.tier->kind())) return result;
+    } else if (!absl::IsNotFound(manifest.status())) {
+      result.miss = MissFromTier(manifest.status());
+    }
   }
   return result;
+}
+
+std::optional<Chunk> TieredStoreImpl::FindWaiting(const ChunkKey& key) {
+  std::optional<Chunk> waiting = write_back_->Find(key);
+  if (waiting.has_value() && waiting->retention.ExpiredAt(clock_.Now())) return std::nullopt;
+  return waiting;
 }
 
 std::vector<FoundChunk> TieredStoreImpl::Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) {
@@ -182,41 +254,50 @@ FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, La
     result.slabs = std::move(read->slabs);
     return true;
   };
-  if (answers(memory_.Read(key, layers), TierKind::kMemory) || disk_ == nullptr) return result;
-  if (const auto waiting = write_back_->Find(key)) {
+  if (answers(memory_.Read(key, layers), TierKind::kMemory) || disks_.empty()) return result;
+  if (const auto waiting = FindWaiting(key)) {
     if (answers(ReadLayers(*waiting, layers), TierKind::kMemory)) return result;
   }
-  // Manifest first: what will not do is not worth reading. When there is none, Read says and counts why.
-  const absl::StatusOr<ManifestPtr> manifest = disk_->Find(key);
-  if (manifest.ok()) {
-    if (Miss miss = CheckRequest(**manifest, space, least); miss.reason != MissReason::kNone) {
-      result.miss = std::move(miss);
-      return result;
+  for (size_t level = 0; level < disks_.size(); ++level) {
+    Tier& disk = *disks_[level].tier;
+    // Manifest first: what will not do is not worth reading. When there is none, Read says and counts why.
+    const absl::StatusOr<ManifestPtr> manifest = disk.Find(key);
+    if (manifest.ok()) {
+      if (Miss miss = CheckRequest(**manifest, space, least); miss.reason != MissReason::kNone) {
+        result.miss = std::move(miss);
+      } else if (answers(ReadDisk(level, *manifest, key, layers), disk.kind())) {
+        return result;
+      }
+    } else if (absl::IsNotFound(manifest.status())) {
+      if (answers(disk.Read(key, layers), disk.kind())) return result;
+    } else {
+      result.miss = MissFromTier(manifest.status());
     }
-    answers(ReadDisk(*manifest, key, layers), TierKind::kDisk);
-  } else if (absl::IsNotFound(manifest.status())) {
-    answers(disk_->Read(key, layers), TierKind::kDisk);
-  } else {
-    result.miss = MissFromTier(manifest.status());
   }
   return result;
 }
 
-absl::StatusOr<TierRead> TieredStoreImpl::ReadDisk(const ManifestPtr& manifest, const ChunkKey& key,
+absl::StatusOr<TierRead> TieredStoreImpl::ReadDisk(size_t level, const ManifestPtr& manifest, const ChunkKey& key,
                                                    LayerRange layers) {
   const bool whole = layers.begin == 0 && layers.end > manifest->slabs.back().layer;
-  if (!whole) return disk_->Read(key, layers);
-  // Whoever comes for the whole chunk meanwhile waits here, and then finds it in memory.
+  if (whole) return flights_.Read(key, {}, [&] { return ReadAndPromote(level, manifest, key); });
+  absl::StatusOr<TierRead> read = flights_.Read(key, layers, [&] { return disks_[level].tier->Read(key, layers); });
+  // Whoever begins with the first layers will want the others.
+  if (read.ok() && layers.begin == 0) mover_->Used(key, level);
+  return read;
+}
+
+absl::StatusOr<TierRead> TieredStoreImpl::ReadAndPromote(size_t level, const ManifestPtr& manifest,
+                                                         const ChunkKey& key) {
   const KeyLocks::Hold hold(locks_, key);
   if (const auto promoted = memory_.Find(key); promoted.ok() && (*promoted)->fidelity >= manifest->fidelity) {
-    if (absl::StatusOr<TierRead> read = memory_.Read(key, layers); read.ok()) return read;
+    if (absl::StatusOr<TierRead> read = memory_.Read(key, {}); read.ok()) return read;
   }
-  KDN_ASSIGN_OR_RETURN(TierRead read, disk_->Read(key, layers));
-  Chunk chunk{.manifest = read.manifest, .slabs = {}};
-  for (const SlabBytes& slab : read.slabs) chunk.slabs.push_back(slab.bytes);
-  if (MemoryTier::CostOf(chunk) <= options_.memory_bytes) {
-    memory_.Put(chunk, Ack::kMemory).IgnoreError();  // no room: it stays on disk
+  KDN_ASSIGN_OR_RETURN(TierRead read, disks_[level].tier->Read(key, {}));
+  if (MemoryTier::CostOf(*read.manifest) <= options_.memory_bytes && memory_.Admits(*read.manifest)) {
+    memory_.Put(ChunkOf(read), Ack::kMemory).IgnoreError();  // no room: it stays on disk
   }
+  if (level > 0) mover_->Used(key, level);
   return read;
 }
 
@@ -228,10 +309,13 @@ absl::Status TieredStoreImpl::Delete(const SpaceId& space, const ChunkKey& key) 
   }
   // Also what Find could not read: the tiers tell whether they have it.
   memory_.Erase(key).IgnoreError();
-  if (disk_ == nullptr) return absl::OkStatus();
-  write_back_->Cancel(key);
-  const absl::Status erased = disk_->Erase(key);
-  return absl::IsNotFound(erased) ? absl::OkStatus() : erased;
+  if (write_back_.has_value()) write_back_->Cancel(key);
+  absl::Status result;
+  for (const DiskLevel& disk : disks_) {
+    const absl::Status erased = disk.tier->Erase(key);
+    if (!erased.ok() && !absl::IsNotFound(erased)) result = erased;
+  }
+  return result;
 }
 
 absl::StatusOr<Lease> TieredStoreImpl::Pin(const SpaceId& space, std::span<const ChunkKey> keys,
@@ -252,13 +336,16 @@ absl::StatusOr<Lease> TieredStoreImpl::Pin(const SpaceId& space, std::span<const
 StoreStats TieredStoreImpl::Stats() {
   StoreStats stats;
   stats.memory = memory_.Stats();
-  if (disk_ != nullptr) {
-    stats.has_disk = true;
-    stats.disk = disk_->Stats();
+  for (const DiskLevel& disk : disks_) stats.disks.push_back(disk.tier->Stats());
+  if (write_back_.has_value()) {
     const WriteBack::Counts write_back = write_back_->Count();
     stats.write_back_pending_bytes = write_back.pending_bytes;
     stats.write_back_dropped = write_back.dropped;
   }
+  stats.demoted = mover_->demoted();
+  stats.promoted = mover_->promoted();
+  stats.scrubbed_chunks = scrubber_->chunks();
+  stats.scrubbed_bytes = scrubber_->bytes();
   for (size_t i = 0; i < misses_.size(); ++i) stats.misses[i] = misses_[i].load(std::memory_order_relaxed);
   const LeaseTable::Counts leases = leases_.Count();
   stats.leases = leases.leases;
@@ -266,20 +353,47 @@ StoreStats TieredStoreImpl::Stats() {
   return stats;
 }
 
+absl::Status CheckOptions(const TieredStoreOptions& options) {
+  if (options.max_pin <= absl::ZeroDuration()) return InvalidArgument("max_pin must be positive");
+  if (options.max_ttl <= absl::ZeroDuration()) return InvalidArgument("max_ttl must be positive");
+  if (!options.disks.empty() && !options.disks.front().codec.empty()) {
+    return InvalidArgument(
+        "disk tier {}: the first disk keeps chunks as they are stored; give the codec '{}' to a colder one",
+        options.disks.front().path, options.disks.front().codec);
+  }
+  std::set<std::string> paths;
+  for (const DiskTierOptions& disk : options.disks) {
+    if (!paths.insert(disk.path).second) {
+      return InvalidArgument("disk tier {}: two tiers have this path; give each its own", disk.path);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const TieredStoreOptions& options, const Clock& clock) {
-  if (options.disk_path.empty()) return Open(options, clock, nullptr);
-  return Open(options, clock, [&](TierHooks hooks) -> absl::StatusOr<std::unique_ptr<Tier>> {
-    return RocksDbTier::Open({.path = options.disk_path, .budget_bytes = options.disk_bytes}, std::move(hooks));
-  });
+  size_t level = 0;
+  return Open(options, clock,
+              [&](const DiskTierOptions& disk, const TierContext& context) -> absl::StatusOr<std::unique_ptr<Tier>> {
+                const bool first = level++ == 0;
+                // A chunk's parent may lie in the tier above.
+                const ResidentsOptions residents = {.budget_bytes = disk.bytes,
+                                                    .policy = disk.policy,
+                                                    .whole_chains = options.whole_chains && options.disks.size() == 1,
+                                                    .quotas = options.quotas};
+                return RocksDbTier::Open({.path = disk.path,
+                                          .residents = residents,
+                                          .kind = first ? TierKind::kDisk : TierKind::kColdDisk},
+                                         context);
+              });
 }
 
 absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const TieredStoreOptions& options, const Clock& clock,
                                                                const DiskFactory& open_disk) {
-  if (options.max_pin <= absl::ZeroDuration()) return InvalidArgument("max_pin must be positive");
+  KDN_RETURN_IF_ERROR(CheckOptions(options));
   auto store = std::make_unique<TieredStoreImpl>(options, clock);
-  if (open_disk != nullptr) KDN_RETURN_IF_ERROR(store->OpenDisk(open_disk));
+  KDN_RETURN_IF_ERROR(store->Start(open_disk));
   return store;
 }
 

@@ -1,14 +1,21 @@
-// TieredStore: a node's chunks, over a memory tier and, when a path is given, a RocksDB tier below it.
+// TieredStore: a node's chunks, over a memory tier and any number of disk tiers below it, each colder than the last.
 //
 //   TieredStoreOptions options;
 //   options.memory_bytes = 4ull << 30;
-//   options.disk_path = "/var/lib/kdn";
+//   options.disks = {{.path = "/nvme/kdn", .bytes = 100ull << 30},
+//                    {.path = "/hdd/kdn", .bytes = 1ull << 40, .codec = "q8"}};
 //   absl::StatusOr<std::unique_ptr<TieredStore>> store = TieredStore::Open(options);
 //   absl::Status ok = (*store)->Put(chunk, Ack::kDurable);
 //   FetchedChunk got = (*store)->Fetch(space, key, {}, Fidelity::kExact);
 //
+// Stores go to memory and to the first disk: at once when they are to be durable, else by and by, if that disk's policy
+// thinks them worth a write. What the first disk has least use for moves down to the next before it has to go, and so
+// on. A chunk that is fetched from a disk is held in memory from then on, and moves up to the first disk, where the
+// policies there think it worth its place.
+//
 // Promises: a chunk is visible only whole; what fails its checksum is dropped, counted and never delivered; budgets
-// hold; Put(kDurable) that returned OK survives kill -9; a pin always expires.
+// and quotas hold; Put(kDurable) that returned OK survives kill -9 and power loss; a pin always expires; what has
+// expired is not delivered.
 //
 // Thread-safety: all methods may be called from any thread.
 #ifndef KDN_STORAGE_TIERED_STORE_H_
@@ -31,12 +38,28 @@
 
 namespace kdn {
 
+struct DiskTierOptions {
+  std::string path;                        // directory; made when absent
+  uint64_t bytes = uint64_t{16} << 30;     // budget
+  PolicyKind policy = PolicyKind::kPrefix;
+  // Chunks that come down from the tier above are kept by this codec: "" as they come, "zstd", or, where whoever stored
+  // them allowed it, "q8", "q4" or "cachegen" (others become "zstd"). Not for the first disk.
+  std::string codec = {};
+};
+
 struct TieredStoreOptions {
-  uint64_t memory_bytes = uint64_t{1} << 30;        // budget of the memory tier
-  std::string disk_path;                            // directory of the RocksDB tier; empty: memory only
-  uint64_t disk_bytes = uint64_t{16} << 30;         // budget of the disk tier
+  uint64_t memory_bytes = uint64_t{1} << 30;  // budget of the memory tier
+  PolicyKind memory_policy = PolicyKind::kPrefix;
+  std::vector<DiskTierOptions> disks;               // the fastest first; none: memory only
   uint64_t write_back_bytes = uint64_t{256} << 20;  // bytes waiting to go to disk after a kMemory acknowledgement
   absl::Duration max_pin = absl::Hours(1);          // longest lease that is granted
+  absl::Duration max_ttl = absl::InfiniteDuration();  // no chunk is kept longer than this after it was stored
+  SpaceQuotas quotas = {};                            // of each tier's budget
+  // Chains of chunks live on this node as a whole; false where their chunks are spread over nodes.
+  bool whole_chains = true;
+  // Disks are read through and verified at most this fast, once in every interval; 0: never.
+  uint64_t scrub_bytes_per_second = 0;
+  absl::Duration scrub_interval = absl::Hours(24);
 };
 
 struct FoundChunk {
@@ -60,13 +83,16 @@ struct Lease {
 
 struct StoreStats {
   TierStats memory;
-  TierStats disk;  // all zero without a disk tier
-  bool has_disk = false;
+  std::vector<TierStats> disks;                      // as in the options
   std::array<uint64_t, kMissReasonCount> misses{};  // Fetch results by reason; [0] counts hits
   uint64_t leases = 0;
   uint64_t pinned_chunks = 0;
   uint64_t write_back_pending_bytes = 0;
   uint64_t write_back_dropped = 0;  // chunks acknowledged kMemory that never reached the disk
+  uint64_t demoted = 0;             // chunks moved to a colder disk …
+  uint64_t promoted = 0;            // … and from a colder disk to the first
+  uint64_t scrubbed_chunks = 0;     // verified in the background
+  uint64_t scrubbed_bytes = 0;
 };
 
 class TieredStore {
@@ -74,22 +100,24 @@ class TieredStore {
   // Opens the tiers; every chunk that was durable is there again. UNAVAILABLE or FAILED_PRECONDITION name the path.
   static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const TieredStoreOptions& options,
                                                            const Clock& clock = Clock::Real());
-  // The same over a disk tier of the caller's making; options.disk_path and disk_bytes are the factory's to heed.
-  using DiskFactory = std::function<absl::StatusOr<std::unique_ptr<Tier>>(TierHooks)>;
+  // The same over disk tiers of the caller's making, one for each of options.disks.
+  using DiskFactory = std::function<absl::StatusOr<std::unique_ptr<Tier>>(const DiskTierOptions&, const TierContext&)>;
   static absl::StatusOr<std::unique_ptr<TieredStore>> Open(const TieredStoreOptions& options, const Clock& clock,
                                                            const DiskFactory& open_disk);
   virtual ~TieredStore() = default;
 
-  // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and does nothing
-  // (but makes it durable when kDurable asks for that and it is not yet); two concurrent stores of one key are one.
-  // INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest. RESOURCE_EXHAUSTED: no room within the budgets.
-  // FAILED_PRECONDITION: kDurable without a disk tier.
+  // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and writes nothing
+  // (but makes it durable when kDurable asks for that and it is not yet, and merges retentions); two concurrent stores
+  // of one key are one.
+  // INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest, or has expired. RESOURCE_EXHAUSTED: no room within
+  // the budgets or the space's quota. FAILED_PRECONDITION: kDurable without a disk tier.
   virtual absl::Status Put(const Chunk& chunk, Ack ack) = 0;
 
   // Without moving bytes: one answer per key, in order.
   virtual std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) = 0;
 
-  // The slabs of the layers in `layers`; a hit on disk is promoted to memory when all layers were asked for.
+  // The slabs of the layers in `layers`. A hit on disk is promoted to memory: at once when all layers were asked for,
+  // else by and by. Concurrent fetches of the same layers read the disk once.
   virtual FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) = 0;
 
   // Erases the chunk from all tiers, pinned or not. NOT_FOUND when no tier has it, or only for another space.
@@ -102,6 +130,10 @@ class TieredStore {
 
   // Waits until everything acknowledged kMemory so far has reached the disk or was dropped.
   virtual void Flush() = 0;
+  // Waits until all chunks that were to move between tiers have done so.
+  virtual void Settle() = 0;
+  // Reads all disks through and drops what is damaged, now and at full speed.
+  virtual void Scrub() = 0;
 
   virtual StoreStats Stats() = 0;
 };

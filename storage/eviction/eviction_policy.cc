@@ -49,9 +49,9 @@ absl::StatusOr<PolicyKind> PolicyKindFromName(std::string_view name) {
   return InvalidArgument("eviction policy '{}' is not known; choose one of {}", name, names);
 }
 
-bool EvictionPolicy::Contains(const ChunkKey& key) const {
+uint64_t EvictionPolicy::SizeOf(const ChunkKey& key) const {
   const Slot slot = table_.Find(key);
-  return slot != kNoSlot && table_[slot].resident();
+  return slot == kNoSlot ? 0 : table_[slot].bytes;
 }
 
 bool EvictionPolicy::Insert(const ChunkFacts& facts) {

@@ -88,7 +88,8 @@ class EvictionPolicy {
 
   virtual PolicyKind kind() const = 0;
 
-  bool Contains(const ChunkKey& key) const;
+  bool Contains(const ChunkKey& key) const { return SizeOf(key) > 0; }
+  uint64_t SizeOf(const ChunkKey& key) const;  // as accounted; 0 when it is not resident
   size_t size() const { return resident_; }
   uint64_t bytes() const { return bytes_; }  // of all resident chunks
 

@@ -176,7 +176,7 @@ absl::StatusOr<Extent> ChunkDb::Write(const UploadId& id, const Chunk& chunk, co
       rocksdb::WriteBatch batch;
       const std::string key = EncodeUploadId(id);
       batch.Put(db->manifests(), key, manifest);
-      batch.Put(db->index(), key, EncodeIndexRow(MakeIndexRow(*chunk.manifest, manifest.size(), *extent, sync)));
+      batch.Put(db->index(), key, EncodeIndexRow(MakeIndexRow(*chunk.manifest, chunk.retention, manifest.size(), *extent, sync)));
       status = Commit(*db, batch, sync);
     }
     // A batch that failed may still have reached the log.
@@ -185,6 +185,20 @@ absl::StatusOr<Extent> ChunkDb::Write(const UploadId& id, const Chunk& chunk, co
   if (status.ok()) return *extent;
   segments_->Free(*extent);
   return status;
+}
+
+absl::Status ChunkDb::SetRetention(const UploadId& id, const Retention& retention) {
+  KDN_RETURN_IF_ERROR(MakeWritable());
+  const Use db(*this);
+  KDN_RETURN_IF_ERROR(db.status());
+  const std::string key = EncodeUploadId(id);
+  std::string value;
+  KDN_RETURN_IF_ERROR(ToStatus(db->rocks().Get({}, db->index(), key, &value)));
+  KDN_ASSIGN_OR_RETURN(IndexRow row, DecodeIndexRow(value));
+  row.retention = retention;
+  rocksdb::WriteBatch batch;
+  batch.Put(db->index(), key, EncodeIndexRow(row));
+  return Commit(*db, batch, /*sync=*/false);
 }
 
 absl::Status ChunkDb::Sync(const Extent& extent) {
@@ -265,7 +279,7 @@ absl::StatusOr<ChunkDb::Loaded> ChunkDb::Load() {
     if (id.has_value()) next_generation_ = std::max(next_generation_.load(), id->generation + 1);
     const absl::StatusOr<IndexRow> row = DecodeIndexRow(ToView(it->value()));
     if (id.has_value() && row.ok()) {
-      loaded.rows.push_back({*id, row->extent, row->DiskBytes(), row->fidelity, row->durable});
+      loaded.rows.push_back({*id, *row});
       live.push_back(row->extent);
       continue;
     }
@@ -282,7 +296,7 @@ absl::StatusOr<ChunkDb::Loaded> ChunkDb::Load() {
   if (!missing->empty()) {
     std::sort(missing->begin(), missing->end());
     const auto is_missing = [&](const Loaded::Row& row) {
-      if (!std::binary_search(missing->begin(), missing->end(), row.extent)) return false;
+      if (!std::binary_search(missing->begin(), missing->end(), row.what.extent)) return false;
       unwanted.Delete(db->index(), EncodeUploadId(row.id));
       unwanted.Delete(db->manifests(), EncodeUploadId(row.id));
       return true;

@@ -1,8 +1,8 @@
 // ChunkDb: chunks on a disk, and nothing of policy: RocksDbTier decides what is held.
 //
 // A chunk's slabs lie in a segment file (storage/disk); a RocksDB database says that the chunk exists, and where. Every
-// upload of a chunk has a generation of its own, so that rows are written once and never changed, and a second upload
-// of a chunk never mixes with the first. Column families (docs/formats.md, "Disk tier"):
+// upload of a chunk has a generation of its own, so that rows are written once, and a second upload
+// of a chunk never mixes with the first; only the retention in an index row may change. Column families (docs/formats.md, "Disk tier"):
 //
 //   default    "kdn/format" -> format version, in decimal
 //   manifests  chunk key ‖ generation u64be -> encoded manifest
@@ -65,10 +65,7 @@ class ChunkDb {
   struct Loaded {
     struct Row {
       UploadId id;
-      Extent extent;
-      uint64_t disk_bytes = 0;
-      Fidelity fidelity = Fidelity::kExact;
-      bool durable = false;
+      IndexRow what;
     };
     std::vector<Row> rows;  // by key, then generation
     uint64_t damaged = 0;   // rows that were removed because they make no sense
@@ -78,10 +75,14 @@ class ChunkDb {
   // Writes `chunk`, whose encoded manifest is `manifest`. With `sync`, OK means that all of it survives power loss.
   // RESOURCE_EXHAUSTED: the disk is full; UNAVAILABLE: it failed; in both cases nothing of the chunk is visible.
   absl::StatusOr<Extent> Write(const UploadId& id, const Chunk& chunk, const std::string& manifest, bool sync);
+  // Changes how a chunk is to be kept. NOT_FOUND when it is gone.
+  absl::Status SetRetention(const UploadId& id, const Retention& retention);
   // Makes a chunk that was written since the start survive power loss.
   absl::Status Sync(const Extent& extent);
   // Removes a chunk. When the disk fails, its rows are removed before the next Write.
   absl::Status Remove(const UploadId& id, const Extent& extent);
+  // The same for a chunk whose extent was given up already.
+  absl::Status RemoveRows(const UploadId& id);
 
   // NOT_FOUND, DATA_LOSS when the row is damaged, UNAVAILABLE when the disk fails.
   absl::StatusOr<ManifestPtr> ReadManifest(const UploadId& id);
@@ -102,7 +103,6 @@ class ChunkDb {
   ChunkDb(std::string path, rocksdb::Env* env, std::unique_ptr<Database> db, std::unique_ptr<SegmentStore> segments);
 
   absl::Status CheckSpace(uint64_t bytes) const;
-  absl::Status RemoveRows(const UploadId& id);
   absl::Status MakeWritable();
   absl::Status Reopen();
   absl::Status Commit(Database& db, rocksdb::WriteBatch& batch, bool sync);

@@ -19,6 +19,8 @@ class TierCounters {
   void Evicted(uint64_t bytes) { Add(evictions_, 1), Add(evicted_bytes_, bytes); }
   void Refused() { Add(refused_, 1); }
   void Corrupt() { Add(corrupt_, 1); }
+  void Expired() { Add(expired_, 1); }
+  void Bypassed() { Add(bypassed_, 1); }
 
   // All but chunks, bytes and budget_bytes, which are the tier's own to tell.
   TierStats Snapshot() const {
@@ -32,6 +34,8 @@ class TierCounters {
     stats.evicted_bytes = evicted_bytes_.load(std::memory_order_relaxed);
     stats.refused = refused_.load(std::memory_order_relaxed);
     stats.corrupt = corrupt_.load(std::memory_order_relaxed);
+    stats.expired = expired_.load(std::memory_order_relaxed);
+    stats.bypassed = bypassed_.load(std::memory_order_relaxed);
     return stats;
   }
 
@@ -40,7 +44,7 @@ class TierCounters {
   static void Add(Counter& counter, uint64_t n) { counter.fetch_add(n, std::memory_order_relaxed); }
 
   Counter puts_{0}, put_bytes_{0}, hits_{0}, misses_{0}, read_bytes_{0};
-  Counter evictions_{0}, evicted_bytes_{0}, refused_{0}, corrupt_{0};
+  Counter evictions_{0}, evicted_bytes_{0}, refused_{0}, corrupt_{0}, expired_{0}, bypassed_{0};
 };
 
 }  // namespace kdn

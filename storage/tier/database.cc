@@ -15,7 +15,7 @@ namespace kdn {
 namespace {
 
 constexpr char kFormatKey[] = "kdn/format";
-constexpr char kFormatVersion[] = "2";
+constexpr char kFormatVersion[] = "3";
 constexpr char kManifests[] = "manifests";
 constexpr char kIndex[] = "index";
 

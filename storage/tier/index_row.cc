@@ -1,46 +1,38 @@
 #include "storage/tier/index_row.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "storage/base/status.h"
+#include "storage/format/byte_io.h"
 
 namespace kdn {
 namespace {
 
 constexpr size_t kUploadIdSize = kDigestSize + 8;
-constexpr size_t kRowSize = 6 * 4 + 2 + 2 * kDigestSize;
+constexpr size_t kRowSize = 6 * 4 + 2 + 2 * kDigestSize + 8;
+constexpr uint8_t kDurableFlag = 1;
+constexpr uint8_t kLossyAllowedFlag = 2;
+constexpr uint64_t kNeverExpires = 0;
 // Two rows, each under an upload's id, of which one is the manifest.
 constexpr uint64_t kRowsBytes = 2 * kUploadIdSize + kRowSize;
 
-void PutU32(std::string& out, uint32_t value) {
-  for (int shift = 0; shift < 32; shift += 8) out.push_back(static_cast<char>(value >> shift & 0xff));
+// Milliseconds of the Unix epoch, rounded up, so that a chunk is not kept shorter than was asked.
+uint64_t EncodeExpiry(absl::Time expires) {
+  if (expires == absl::InfiniteFuture()) return kNeverExpires;
+  const int64_t ms = absl::ToUnixMillis(expires + absl::Milliseconds(1) - absl::Nanoseconds(1));
+  return ms < 1 ? 1 : static_cast<uint64_t>(ms);
+}
+absl::Time DecodeExpiry(uint64_t ms) {
+  return ms == kNeverExpires ? absl::InfiniteFuture() : absl::FromUnixMillis(static_cast<int64_t>(ms));
 }
 
-// Takes fields off the front of a value whose size has been checked.
-class Reader {
- public:
-  explicit Reader(std::string_view value) : rest_(AsBytes(value)) {}
-
-  uint8_t U8() { return Take(1)[0]; }
-  uint32_t U32() {
-    const ByteSpan b = Take(4);
-    return uint32_t{b[0]} | uint32_t{b[1]} << 8 | uint32_t{b[2]} << 16 | uint32_t{b[3]} << 24;
-  }
-  template <typename D>
-  D Name() {
-    D digest;
-    std::ranges::copy(Take(kDigestSize), digest.bytes.begin());
-    return digest;
-  }
-
- private:
-  ByteSpan Take(size_t n) {
-    const ByteSpan taken = rest_.first(n);
-    rest_ = rest_.subspan(n);
-    return taken;
-  }
-  ByteSpan rest_;
-};
+template <typename D>
+D ReadName(ByteReader& in) {
+  D digest;
+  std::ranges::copy(in.Bytes(kDigestSize), digest.bytes.begin());
+  return digest;
+}
 
 }  // namespace
 
@@ -61,55 +53,65 @@ std::optional<UploadId> DecodeUploadId(std::string_view key) {
 
 uint64_t IndexRow::DiskBytes() const { return extent.length() + manifest_bytes + kRowsBytes; }
 
-IndexRow MakeIndexRow(const Manifest& manifest, size_t manifest_bytes, const Extent& extent, bool durable) {
+IndexRow MakeIndexRow(const Manifest& manifest, const Retention& retention, size_t manifest_bytes, const Extent& extent,
+                      bool durable) {
   return {.extent = extent,
           .manifest_bytes = static_cast<uint32_t>(manifest_bytes),
           .tokens = manifest.tokens,
           .first_token = manifest.first_token,
           .fidelity = manifest.fidelity,
           .durable = durable,
+          .retention = retention,
           .space = manifest.space,
           .parent = manifest.parent};
 }
 
 std::string EncodeIndexRow(const IndexRow& row) {
-  std::string value;
-  value.reserve(kRowSize);
-  for (const uint32_t field : {row.extent.segment, row.extent.first_block, row.extent.blocks, row.manifest_bytes,
-                               row.tokens, row.first_token}) {
-    PutU32(value, field);
-  }
-  value.push_back(static_cast<char>(row.fidelity));
-  value.push_back(row.durable ? '\1' : '\0');
-  value += AsStringView(row.space.span());
-  value += AsStringView(row.parent.span());
-  return value;
+  ByteWriter out;
+  out.U32(row.extent.segment);
+  out.U32(row.extent.first_block);
+  out.U32(row.extent.blocks);
+  out.U32(row.manifest_bytes);
+  out.U32(row.tokens);
+  out.U32(row.first_token);
+  out.U8(NumberOf(row.fidelity));
+  out.U8(static_cast<uint8_t>((row.durable ? kDurableFlag : 0) |
+                              (row.retention.lossy_allowed ? kLossyAllowedFlag : 0)));
+  out.U64(EncodeExpiry(row.retention.expires));
+  out.Bytes(row.space.span());
+  out.Bytes(row.parent.span());
+  return std::move(out).Take();
 }
 
 absl::StatusOr<IndexRow> DecodeIndexRow(std::string_view value) {
   if (value.size() != kRowSize) return DataLoss("index row: {} bytes instead of {}", value.size(), kRowSize);
-  Reader reader(value);
+  ByteReader in(AsBytes(value));
   IndexRow row;
-  row.extent.segment = reader.U32();
-  row.extent.first_block = reader.U32();
-  row.extent.blocks = reader.U32();
-  row.manifest_bytes = reader.U32();
-  row.tokens = reader.U32();
-  row.first_token = reader.U32();
-  const uint8_t fidelity = reader.U8();
-  const uint8_t durable = reader.U8();
-  row.space = reader.Name<SpaceId>();
-  row.parent = reader.Name<ChunkKey>();
+  row.extent.segment = in.U32();
+  row.extent.first_block = in.U32();
+  row.extent.blocks = in.U32();
+  row.manifest_bytes = in.U32();
+  row.tokens = in.U32();
+  row.first_token = in.U32();
+  const uint8_t fidelity = in.U8();
+  const uint8_t flags = in.U8();
+  const uint64_t expiry = in.U64();
+  row.space = ReadName<SpaceId>(in);
+  row.parent = ReadName<ChunkKey>(in);
   if (row.extent.segment == 0 || row.extent.blocks == 0) return DataLoss("index row: names no extent");
   if (row.manifest_bytes > kMaxManifestBytes) {
     return DataLoss("index row: a manifest of {} bytes; {} are allowed", row.manifest_bytes, kMaxManifestBytes);
   }
-  if (fidelity < static_cast<uint8_t>(Fidelity::kApproximate) || fidelity > static_cast<uint8_t>(Fidelity::kExact)) {
+  if (fidelity < NumberOf(Fidelity::kApproximate) || fidelity > NumberOf(Fidelity::kExact)) {
     return DataLoss("index row: unknown fidelity {}", fidelity);
   }
-  if (durable > 1) return DataLoss("index row: unknown durability {}", durable);
+  if (flags > (kDurableFlag | kLossyAllowedFlag)) return DataLoss("index row: unknown flags {}", flags);
+  if (expiry > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    return DataLoss("index row: expires {} ms after the epoch, which is no time", expiry);
+  }
   row.fidelity = static_cast<Fidelity>(fidelity);
-  row.durable = durable == 1;
+  row.durable = (flags & kDurableFlag) != 0;
+  row.retention = {.expires = DecodeExpiry(expiry), .lossy_allowed = (flags & kLossyAllowedFlag) != 0};
   return row;
 }
 

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "storage/chunk.h"
 #include "storage/disk/extent.h"
 #include "storage/format/manifest.h"
 
@@ -33,6 +34,7 @@ struct IndexRow {
   uint32_t first_token = 0;
   Fidelity fidelity = Fidelity::kExact;
   bool durable = false;  // the extent was synced before this row was written
+  Retention retention = {};
   SpaceId space;
   ChunkKey parent;
 
@@ -40,7 +42,8 @@ struct IndexRow {
   uint64_t DiskBytes() const;
 };
 
-IndexRow MakeIndexRow(const Manifest& manifest, size_t manifest_bytes, const Extent& extent, bool durable);
+IndexRow MakeIndexRow(const Manifest& manifest, const Retention& retention, size_t manifest_bytes, const Extent& extent,
+                      bool durable);
 
 std::string EncodeIndexRow(const IndexRow& row);
 // DATA_LOSS unless EncodeIndexRow could have made it.

@@ -59,32 +59,55 @@ absl::Status LeaseTable::Remove(uint64_t id) {
   return absl::OkStatus();
 }
 
-bool LeaseTable::IsPinned(const ChunkKey& key) {
+bool LeaseTable::IsPinned(const ChunkKey& key) const {
   MutexLock lock(mu_);
   Prune();
   return holders_.contains(key);
 }
 
-LeaseTable::Counts LeaseTable::Count() {
+size_t LeaseTable::PinnedChunks() const {
+  MutexLock lock(mu_);
+  Prune();
+  return holders_.size();
+}
+
+void LeaseTable::ForEach(absl::FunctionRef<void(const ChunkKey&)> visit) const {
+  MutexLock lock(mu_);
+  Prune();
+  for (const auto& [key, holders] : holders_) visit(key);
+}
+
+const Pins& Pins::None() {
+  class NoPins final : public Pins {
+   public:
+    bool IsPinned(const ChunkKey&) const override { return false; }
+    size_t PinnedChunks() const override { return 0; }
+    void ForEach(absl::FunctionRef<void(const ChunkKey&)>) const override {}
+  };
+  static const NoPins none;
+  return none;
+}
+
+LeaseTable::Counts LeaseTable::Count() const {
   MutexLock lock(mu_);
   Prune();
   return {.leases = leases_.size(), .pinned_chunks = holders_.size()};
 }
 
-void LeaseTable::Prune() {
+void LeaseTable::Prune() const {
   if (by_expiry_.empty()) return;
   const absl::Time now = clock_.Now();
   while (!by_expiry_.empty() && by_expiry_.begin()->first <= now) Drop(by_expiry_.begin()->second);
 }
 
-void LeaseTable::Drop(uint64_t id) {
+void LeaseTable::Drop(uint64_t id) const {
   const auto it = leases_.find(id);
   for (const ChunkKey& key : it->second.keys) Release(key);
   by_expiry_.erase({it->second.expires, id});
   leases_.erase(it);
 }
 
-void LeaseTable::Release(const ChunkKey& key) {
+void LeaseTable::Release(const ChunkKey& key) const {
   --pins_;
   const auto it = holders_.find(key);
   if (--it->second == 0) holders_.erase(it);

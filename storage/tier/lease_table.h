@@ -22,10 +22,11 @@
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/format/digest.h"
+#include "storage/tier/pins.h"
 
 namespace kdn {
 
-class LeaseTable {
+class LeaseTable final : public Pins {
  public:
   static constexpr size_t kMaxLeases = size_t{1} << 14;
   static constexpr size_t kMaxPins = size_t{1} << 18;  // keys of all leases together
@@ -41,13 +42,15 @@ class LeaseTable {
 
   absl::Status Remove(uint64_t id);  // NOT_FOUND: unknown or expired
 
-  bool IsPinned(const ChunkKey& key);
+  bool IsPinned(const ChunkKey& key) const override;
+  size_t PinnedChunks() const override;
+  void ForEach(absl::FunctionRef<void(const ChunkKey&)> visit) const override;
 
   struct Counts {
     uint64_t leases = 0;
     uint64_t pinned_chunks = 0;
   };
-  Counts Count();
+  Counts Count() const;
 
  private:
   struct Held {
@@ -55,17 +58,18 @@ class LeaseTable {
     std::vector<ChunkKey> keys;
   };
 
-  void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Drop(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Release(const ChunkKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Prune() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Drop(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Release(const ChunkKey& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Clock& clock_;
-  Mutex mu_;
+  // Whoever asks drops what has expired.
+  mutable Mutex mu_;
   std::mt19937_64 ids_ ABSL_GUARDED_BY(mu_){std::random_device{}()};
-  absl::flat_hash_map<uint64_t, Held> leases_ ABSL_GUARDED_BY(mu_);
-  std::set<std::pair<absl::Time, uint64_t>> by_expiry_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<ChunkKey, uint32_t> holders_ ABSL_GUARDED_BY(mu_);  // key -> leases that hold it
-  size_t pins_ ABSL_GUARDED_BY(mu_) = 0;
+  mutable absl::flat_hash_map<uint64_t, Held> leases_ ABSL_GUARDED_BY(mu_);
+  mutable std::set<std::pair<absl::Time, uint64_t>> by_expiry_ ABSL_GUARDED_BY(mu_);
+  mutable absl::flat_hash_map<ChunkKey, uint32_t> holders_ ABSL_GUARDED_BY(mu_);  // key -> leases that hold it
+  mutable size_t pins_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace kdn

@@ -7,94 +7,124 @@
 namespace kdn {
 
 TierRead ReadLayers(const Chunk& chunk, LayerRange layers) {
-  TierRead read{.manifest = chunk.manifest, .slabs = {}};
+  TierRead read{.manifest = chunk.manifest, .slabs = {}, .retention = chunk.retention};
+  read.slabs.reserve(chunk.slabs.size());
   for (uint32_t i = 0; i < chunk.slabs.size(); ++i) {
     if (layers.Contains(chunk.manifest->slabs[i].layer)) read.slabs.push_back({i, chunk.slabs[i]});
   }
   return read;
 }
 
-MemoryTier::MemoryTier(uint64_t budget_bytes, TierHooks hooks) : budget_(budget_bytes), hooks_(std::move(hooks)) {}
+MemoryTier::MemoryTier(const ResidentsOptions& options, const TierContext& context)
+    : context_(context), residents_(options, *context.pins) {}
 
-uint64_t MemoryTier::CostOf(const Chunk& chunk) {
-  uint64_t bytes = sizeof(Manifest) + chunk.slabs.size() * (sizeof(SlabInfo) + sizeof(SharedBuffer));
-  for (const SharedBuffer& slab : chunk.slabs) bytes += slab.size();
-  return bytes;
+uint64_t MemoryTier::CostOf(const Manifest& manifest) {
+  return sizeof(Manifest) + manifest.slabs.size() * (sizeof(SlabInfo) + sizeof(SharedBuffer)) + manifest.EncodedBytes();
 }
 
-MemoryTier::ChunkPtr MemoryTier::Get(const ChunkKey& key) {
+MemoryTier::HeldPtr MemoryTier::Get(const ChunkKey& key) {
   Shard& shard = ShardOf(key);
   MutexLock lock(shard.mu);
   const auto it = shard.chunks.find(key);
   return it == shard.chunks.end() ? nullptr : it->second;
 }
 
-MemoryTier::ChunkPtr MemoryTier::Take(const ChunkKey& key) {
+MemoryTier::HeldPtr MemoryTier::GetLive(const ChunkKey& key) {
+  HeldPtr held = Get(key);
+  if (held == nullptr || held->chunk.retention.expires == absl::InfiniteFuture()) return held;
+  return held->chunk.retention.ExpiredAt(context_.clock->Now()) ? nullptr : held;
+}
+
+MemoryTier::HeldPtr MemoryTier::Take(const ChunkKey& key) {
   Shard& shard = ShardOf(key);
   MutexLock lock(shard.mu);
   const auto it = shard.chunks.find(key);
   if (it == shard.chunks.end()) return nullptr;
-  ChunkPtr taken = std::move(it->second);
+  HeldPtr taken = std::move(it->second);
   shard.chunks.erase(it);
   return taken;
 }
 
+void MemoryTier::Set(const ChunkKey& key, HeldPtr held) {
+  Shard& shard = ShardOf(key);
+  MutexLock lock(shard.mu);
+  shard.chunks[key].swap(held);
+}
+
+void MemoryTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed) {
+  for (const Residents::Gone& chunk : gone) {
+    freed.push_back(Take(chunk.key));
+    chunk.expired ? counters_.Expired() : counters_.Evicted(chunk.bytes);
+  }
+}
+
 absl::Status MemoryTier::Put(const Chunk& chunk, Ack) {
   const ChunkKey& key = chunk.manifest->key;
-  const uint64_t cost = CostOf(chunk);
-  auto held = std::make_shared<const Chunk>(chunk);
-  std::vector<ChunkPtr> evicted;
-  ChunkPtr replaced;
+  const uint64_t cost = CostOf(*chunk.manifest);
+  std::vector<HeldPtr> freed;  // after the lock is let go of
   {
     MutexLock room(room_mu_);
-    const ChunkPtr present = Get(key);
-    if (present != nullptr && present->manifest->fidelity >= chunk.manifest->fidelity) {
-      lru_.Touch(key);
-      return absl::OkStatus();
+    if (const HeldPtr present = Get(key); present != nullptr) {
+      if (GetLive(key) != nullptr && present->chunk.manifest->fidelity >= chunk.manifest->fidelity) {
+        residents_.Access(present->share, key);
+        const Retention merged = Merge(present->chunk.retention, chunk.retention);
+        if (merged == present->chunk.retention) return absl::OkStatus();
+        auto kept = std::make_shared<Held>(*present);
+        kept->chunk.retention = merged;
+        residents_.SetExpiry(present->share, key, merged.expires);
+        Set(key, std::move(kept));
+        return absl::OkStatus();
+      }
+      residents_.Erase(present->share, key);
+      freed.push_back(Take(key));
     }
-    const uint64_t kept = lru_.bytes() - (present == nullptr ? 0 : CostOf(*present));
-    const uint64_t excess = kept + cost > budget_ ? kept + cost - budget_ : 0;
-    const auto spared = [&](const ChunkKey& k) { return k == key || hooks_.pinned(k); };
-    const auto victims = cost > budget_ ? std::nullopt : lru_.Victims(excess, spared);
-    if (!victims.has_value()) {
+    const Residents::Share share = residents_.ShareOf(chunk.manifest->space);
+    const absl::StatusOr<std::vector<Residents::Gone>> gone =
+        residents_.Reserve(share, cost, key, context_.clock->Now());
+    if (!gone.ok()) {
       counters_.Refused();
-      return ResourceExhausted(
-          "chunk {} needs {} bytes; the memory budget of {} bytes has no room that pins leave free; raise the budget, "
-          "unpin chunks or store smaller ones",
-          key.ToShortHex(), cost, budget_);
+      return Annotate(gone.status(), "memory tier");
     }
-    for (const Lru::Entry& victim : *victims) {
-      lru_.Erase(victim.key);
-      evicted.push_back(Take(victim.key));
-      counters_.Evicted(victim.bytes);
-    }
-    lru_.Insert(key, cost);
-    Shard& shard = ShardOf(key);
-    MutexLock lock(shard.mu);
-    replaced = std::exchange(shard.chunks[key], std::move(held));
+    TakeGone(*gone, freed);
+    residents_.Release(share, cost);
+    residents_.Insert(share, FactsOf(*chunk.manifest, cost), chunk.retention.expires);
+    Set(key, std::make_shared<const Held>(Held{chunk, share}));
   }
   counters_.Put(cost);
-  for (const ChunkPtr& gone : evicted) hooks_.evicted(gone->manifest);
   return absl::OkStatus();
 }
 
+bool MemoryTier::Admits(const Manifest& manifest) {
+  MutexLock room(room_mu_);
+  const bool admits =
+      residents_.Admits(residents_.ShareOf(manifest.space), FactsOf(manifest, CostOf(manifest)));
+  if (!admits) counters_.Bypassed();
+  return admits;
+}
+
 absl::StatusOr<ManifestPtr> MemoryTier::Find(const ChunkKey& key) {
-  const ChunkPtr chunk = Get(key);
-  if (chunk == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
-  return chunk->manifest;
+  const HeldPtr held = GetLive(key);
+  if (held == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
+  return held->chunk.manifest;
+}
+
+absl::StatusOr<TierRead> MemoryTier::Examine(const ChunkKey& key) {
+  const HeldPtr held = GetLive(key);
+  if (held == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
+  return ReadLayers(held->chunk, {});
 }
 
 absl::StatusOr<TierRead> MemoryTier::Read(const ChunkKey& key, LayerRange layers) {
-  const ChunkPtr chunk = Get(key);
-  if (chunk == nullptr) {
+  const HeldPtr held = GetLive(key);
+  if (held == nullptr) {
     counters_.Miss();
     return NotFound("chunk {} is not in memory", key.ToShortHex());
   }
   {
     MutexLock room(room_mu_);
-    lru_.Touch(key);
+    residents_.Access(held->share, key);
   }
-  TierRead read = ReadLayers(*chunk, layers);
+  TierRead read = ReadLayers(held->chunk, layers);
   uint64_t bytes = 0;
   for (const SlabBytes& slab : read.slabs) bytes += slab.bytes.size();
   counters_.Hit(bytes);
@@ -102,34 +132,42 @@ absl::StatusOr<TierRead> MemoryTier::Read(const ChunkKey& key, LayerRange layers
 }
 
 absl::Status MemoryTier::Erase(const ChunkKey& key) {
-  ChunkPtr erased;
+  HeldPtr erased;
   {
     MutexLock room(room_mu_);
-    lru_.Erase(key);
     erased = Take(key);
+    if (erased != nullptr) residents_.Erase(erased->share, key);
   }
   if (erased == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
   return absl::OkStatus();
 }
 
-void MemoryTier::ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) {
+std::vector<ChunkKey> MemoryTier::TakeSurplus(uint64_t headroom_bytes) {
+  MutexLock room(room_mu_);
+  return residents_.Surplus(headroom_bytes);
+}
+
+void MemoryTier::DropExpired() {
+  std::vector<HeldPtr> freed;
+  MutexLock room(room_mu_);
+  TakeGone(residents_.TakeExpired(context_.clock->Now()), freed);
+}
+
+std::vector<ChunkKey> MemoryTier::Keys() {
+  std::vector<ChunkKey> keys;
   for (Shard& shard : shards_) {
-    std::vector<ManifestPtr> manifests;
-    {
-      MutexLock lock(shard.mu);
-      manifests.reserve(shard.chunks.size());
-      for (const auto& [key, chunk] : shard.chunks) manifests.push_back(chunk->manifest);
-    }
-    for (const ManifestPtr& manifest : manifests) visit(manifest);
+    MutexLock lock(shard.mu);
+    for (const auto& [key, held] : shard.chunks) keys.push_back(key);
   }
+  return keys;
 }
 
 TierStats MemoryTier::Stats() const {
   TierStats stats = counters_.Snapshot();
   MutexLock room(room_mu_);
-  stats.chunks = lru_.size();
-  stats.bytes = lru_.bytes();
-  stats.budget_bytes = budget_;
+  stats.chunks = residents_.size();
+  stats.bytes = residents_.bytes();
+  stats.budget_bytes = residents_.budget();
   return stats;
 }
 

@@ -5,8 +5,8 @@
 //
 // Thread-safety: all methods may be called from any thread. Chunks are found under one of several shards' locks, so
 // that lookups do not meet; room is given and taken, and use is noted, under one lock for all, so that the budget is
-// exact and eviction follows one order over all shards. No lock is held while buffers are freed or hooks.evicted runs;
-// hooks.pinned is asked with locks held.
+// exact and eviction follows one order over all shards. No lock is held while buffers are freed; pins are asked about
+// with locks held.
 #ifndef KDN_STORAGE_TIER_MEMORY_TIER_H_
 #define KDN_STORAGE_TIER_MEMORY_TIER_H_
 
@@ -18,7 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "storage/base/mutex.h"
 #include "storage/tier/counters.h"
-#include "storage/tier/lru.h"
+#include "storage/tier/residents.h"
 #include "storage/tier/tier.h"
 
 namespace kdn {
@@ -28,38 +28,49 @@ TierRead ReadLayers(const Chunk& chunk, LayerRange layers);
 
 class MemoryTier final : public Tier {
  public:
-  explicit MemoryTier(uint64_t budget_bytes, TierHooks hooks = {});
+  explicit MemoryTier(const ResidentsOptions& options, const TierContext& context = {});
 
   // What `chunk` takes of the budget: its slabs and its manifest as they lie in memory.
-  static uint64_t CostOf(const Chunk& chunk);
+  static uint64_t CostOf(const Manifest& manifest);
 
   TierKind kind() const override { return TierKind::kMemory; }
+  // A less exact chunk of the same key makes way even when there is no room for the new one.
   absl::Status Put(const Chunk& chunk, Ack ack) override;
+  bool Admits(const Manifest& manifest) override;
   absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override;
   absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override;
+  absl::StatusOr<TierRead> Examine(const ChunkKey& key) override;
   absl::Status Erase(const ChunkKey& key) override;
-  void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) override;
+  std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
+  void DropExpired() override;
+  std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 
  private:
-  using ChunkPtr = std::shared_ptr<const Chunk>;
+  struct Held {
+    Chunk chunk;
+    Residents::Share share = 0;
+  };
+  using HeldPtr = std::shared_ptr<const Held>;
   struct Shard {
     Mutex mu;
-    absl::flat_hash_map<ChunkKey, ChunkPtr> chunks ABSL_GUARDED_BY(mu);
+    absl::flat_hash_map<ChunkKey, HeldPtr> chunks ABSL_GUARDED_BY(mu);
   };
 
   Shard& ShardOf(const ChunkKey& key) { return shards_[key.bytes.back() % shards_.size()]; }
-  ChunkPtr Get(const ChunkKey& key);   // null when absent
-  ChunkPtr Take(const ChunkKey& key);  // removes it from its shard; null when absent
+  HeldPtr Get(const ChunkKey& key);      // null when absent
+  HeldPtr GetLive(const ChunkKey& key);  // … or expired
+  HeldPtr Take(const ChunkKey& key);     // removes it from its shard; null when absent
+  void Set(const ChunkKey& key, HeldPtr held);
+  void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed);
 
-  const uint64_t budget_;
-  const TierHooks hooks_;
+  const TierContext context_;
   TierCounters counters_;
   std::array<Shard, 16> shards_;
-  // Taken before a shard's lock by whoever changes what is held: the shards and the Lru name the same chunks whenever
-  // it is free.
+  // Taken before a shard's lock by whoever changes what is held: the shards and the Residents name the same chunks
+  // whenever it is free.
   mutable Mutex room_mu_;
-  Lru lru_ ABSL_GUARDED_BY(room_mu_);
+  Residents residents_ ABSL_GUARDED_BY(room_mu_);
 };
 
 }  // namespace kdn

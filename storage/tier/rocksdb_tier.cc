@@ -9,55 +9,81 @@
 
 namespace kdn {
 
-absl::StatusOr<std::unique_ptr<RocksDbTier>> RocksDbTier::Open(const RocksDbTierOptions& options, TierHooks hooks) {
+absl::StatusOr<std::unique_ptr<RocksDbTier>> RocksDbTier::Open(const RocksDbTierOptions& options,
+                                                               const TierContext& context) {
   KDN_ASSIGN_OR_RETURN(
       std::unique_ptr<ChunkDb> db,
       ChunkDb::Open(
           {.path = options.path, .direct_io = options.direct_io, .env = options.env, .files = options.files}));
-  std::unique_ptr<RocksDbTier> tier(new RocksDbTier(options, std::move(hooks), std::move(db)));
+  std::unique_ptr<RocksDbTier> tier(new RocksDbTier(options, context, std::move(db)));
   KDN_RETURN_IF_ERROR(tier->Load());
   return tier;
 }
 
-RocksDbTier::RocksDbTier(const RocksDbTierOptions& options, TierHooks hooks, std::unique_ptr<ChunkDb> db)
-    : path_(options.path), budget_(options.budget_bytes), hooks_(std::move(hooks)), db_(std::move(db)) {}
+RocksDbTier::RocksDbTier(const RocksDbTierOptions& options, const TierContext& context, std::unique_ptr<ChunkDb> db)
+    : path_(options.path),
+      kind_(options.kind),
+      context_(context),
+      db_(std::move(db)),
+      residents_(options.residents, *context.pins) {}
 
 absl::Status RocksDbTier::Load() {
   KDN_ASSIGN_OR_RETURN(ChunkDb::Loaded loaded, db_->Load());
   for (uint64_t i = 0; i < loaded.damaged; ++i) counters_.Corrupt();
 
   // Two uploads of one chunk stand when a crash came between the second's commit and the first's removal.
-  std::vector<ChunkDb::Loaded::Row>& rows = loaded.rows;
+  using Loaded = ChunkDb::Loaded::Row;
+  std::vector<Loaded>& rows = loaded.rows;
   size_t kept = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (kept == 0 || rows[kept - 1].id.key != rows[i].id.key) {
       rows[kept++] = rows[i];
       continue;
     }
-    ChunkDb::Loaded::Row& other = rows[kept - 1];
-    const bool better = std::pair(rows[i].fidelity, rows[i].durable) > std::pair(other.fidelity, other.durable);
-    const ChunkDb::Loaded::Row worse = better ? std::exchange(other, rows[i]) : rows[i];
-    KDN_RETURN_IF_ERROR(db_->Remove(worse.id, worse.extent));
+    Loaded& other = rows[kept - 1];
+    const auto rank = [](const Loaded& row) { return std::pair(row.what.fidelity, row.what.durable); };
+    const Loaded worse = rank(rows[i]) > rank(other) ? std::exchange(other, rows[i]) : rows[i];
+    KDN_RETURN_IF_ERROR(db_->Remove(worse.id, worse.what.extent));
   }
   rows.resize(kept);
 
   // Uses are not written down; the order of uploads is the best that is known.
   std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.id.generation < b.id.generation; });
-  std::vector<Removed> evicted;
+  std::vector<Removed> removed;
   {
     MutexLock lock(mu_);
     rows_.reserve(rows.size());
-    for (const ChunkDb::Loaded::Row& row : rows) {
-      rows_.emplace(row.id.key, Row{.generation = row.id.generation,
-                                    .extent = row.extent,
-                                    .fidelity = row.fidelity,
-                                    .safety = row.durable ? Safety::kDurable : Safety::kDoubtful});
-      lru_.Insert(row.id.key, row.disk_bytes);
+    for (const auto& [id, what] : rows) {
+      const Residents::Share share = residents_.ShareOf(what.space);
+      rows_.emplace(id.key, Row{.generation = id.generation,
+                                .extent = what.extent,
+                                .share = share,
+                                .fidelity = what.fidelity,
+                                .safety = what.durable ? Safety::kDurable : Safety::kDoubtful,
+                                .retention = what.retention});
+      const ChunkFacts facts = {.key = id.key,
+                                .parent = what.parent,
+                                .first_token = what.first_token,
+                                .tokens = what.tokens,
+                                .bytes = what.DiskBytes(),
+                                .recompute_cost = RecomputeCost(what.first_token, what.tokens)};
+      residents_.Insert(share, facts, what.retention.expires);
     }
-    KDN_RETURN_IF_ERROR(Evict(0, ChunkKey{}, evicted));
+    // Whatever is over the budget, or over a quota, can go: nothing is pinned yet.
+    for (Residents::Share share = 0; share < residents_.shares(); ++share) {
+      KDN_RETURN_IF_ERROR(Reserve(share, 0, ChunkKey{}, removed));
+    }
   }
-  RemoveEvicted(evicted);
+  Remove(removed);
   return absl::OkStatus();
+}
+
+const RocksDbTier::Row* RocksDbTier::FindLive(const ChunkKey& key) const {
+  const auto it = rows_.find(key);
+  if (it == rows_.end()) return nullptr;
+  const Retention& retention = it->second.retention;
+  if (retention.expires == absl::InfiniteFuture()) return &it->second;
+  return retention.ExpiredAt(context_.clock->Now()) ? nullptr : &it->second;
 }
 
 absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
@@ -66,96 +92,130 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
   KDN_ASSIGN_OR_RETURN(const std::string encoded, EncodeManifest(manifest));
   const uint64_t cost = DiskBytesOf(manifest, encoded.size());
   const auto held = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) -> const Row* {
-    const auto it = rows_.find(key);
-    return it != rows_.end() && it->second.fidelity >= manifest.fidelity ? &it->second : nullptr;
+    const Row* row = FindLive(key);
+    return row != nullptr && row->fidelity >= manifest.fidelity ? row : nullptr;
   };
 
-  std::vector<Removed> evicted;
+  std::vector<Removed> removed;
+  Residents::Share share = 0;
   for (bool has_room = false; !has_room;) {
     Row not_durable;
+    bool merge = false;
     {
       MutexLock lock(mu_);
+      share = residents_.ShareOf(manifest.space);
       if (const Row* row = held()) {
-        lru_.Touch(key);
-        if (ack != Ack::kDurable || row->safety == Safety::kDurable) return absl::OkStatus();
+        residents_.Access(row->share, key);
+        merge = Merge(row->retention, chunk.retention) != row->retention;
+        if (!merge && (ack != Ack::kDurable || row->safety == Safety::kDurable)) return absl::OkStatus();
         not_durable = *row;
       } else {
-        const absl::Status room = Evict(cost, key, evicted);
+        const absl::Status room = Reserve(share, cost, key, removed);
         if (!room.ok()) {
           counters_.Refused();
           return room;
         }
-        reserved_ += cost;
         has_room = true;
       }
     }
     if (has_room) break;
-    const absl::Status durable = MakeDurable(key, not_durable);
-    if (!absl::IsNotFound(durable)) return durable;
+    absl::Status kept = merge ? MergeRetention(key, chunk.retention) : absl::OkStatus();
+    if (kept.ok() && ack == Ack::kDurable) kept = MakeDurable(key, not_durable);
+    if (!absl::IsNotFound(kept)) return kept;
   }
-  RemoveEvicted(evicted);
+  Remove(removed);
 
   const UploadId id{key, db_->NextGeneration()};
   const absl::StatusOr<Extent> extent = db_->Write(id, chunk, encoded, ack == Ack::kDurable);
-  Removed loser;
+  std::vector<Removed> losers;
   Row quicker;
   {
     MutexLock lock(mu_);
-    reserved_ -= cost;
+    residents_.Release(share, cost);
     if (!extent.ok()) return extent.status();
     if (const Row* row = held()) {
       quicker = *row;
-      loser = {id, *extent};  // another upload of the chunk was quicker
+      losers.push_back({id, *extent});  // another upload of the chunk was quicker
     } else {
-      Row& row_of_key = rows_[key];
-      if (row_of_key.generation != 0) loser = {{key, row_of_key.generation}, row_of_key.extent};
-      row_of_key = {.generation = id.generation,
+      TakeRow(key, losers);
+      rows_[key] = {.generation = id.generation,
                     .extent = *extent,
+                    .share = share,
                     .fidelity = manifest.fidelity,
-                    .safety = ack == Ack::kDurable ? Safety::kDurable : Safety::kWritten};
-      lru_.Insert(key, cost);
+                    .safety = ack == Ack::kDurable ? Safety::kDurable : Safety::kWritten,
+                    .retention = chunk.retention};
+      residents_.Insert(share, FactsOf(manifest, cost), chunk.retention.expires);
     }
   }
   counters_.Put(cost);
-  if (loser.id.generation != 0) {
-    if (const absl::Status removed = db_->Remove(loser.id, loser.extent); !removed.ok()) {
-      spdlog::warn("{}; what chunk {} replaced is removed later", MessageOf(removed), key.ToShortHex());
-    }
-  }
+  Remove(losers);
   if (quicker.generation != 0 && ack == Ack::kDurable) return Put(chunk, ack);  // sees to it that that one is durable
   return absl::OkStatus();
 }
 
-absl::Status RocksDbTier::Evict(uint64_t bytes, const ChunkKey& spared, std::vector<Removed>& evicted) {
-  const uint64_t wanted = lru_.bytes() + reserved_ + bytes;
-  const uint64_t excess = wanted > budget_ ? wanted - budget_ : 0;
-  const auto keep = [&](const ChunkKey& key) { return key == spared || hooks_.pinned(key); };
-  const auto victims = bytes > budget_ ? std::nullopt : lru_.Victims(excess, keep);
-  if (!victims.has_value()) {
-    return ResourceExhausted(
-        "chunk {} needs {} bytes; the disk budget of {} bytes at {} has no room that pins leave free; raise the "
-        "budget, "
-        "unpin chunks or store smaller ones",
-        spared.ToShortHex(), bytes, budget_, path_);
-  }
-  for (const Lru::Entry& victim : *victims) {
-    const auto it = rows_.find(victim.key);
-    evicted.push_back({{victim.key, it->second.generation}, it->second.extent});
-    rows_.erase(it);
-    lru_.Erase(victim.key);
-    counters_.Evicted(victim.bytes);
-  }
+bool RocksDbTier::Admits(const Manifest& manifest) {
+  const absl::StatusOr<std::string> encoded = EncodeManifest(manifest);
+  if (!encoded.ok()) return false;
+  const uint64_t cost = DiskBytesOf(manifest, encoded->size());
+  MutexLock lock(mu_);
+  const bool admits = residents_.Admits(residents_.ShareOf(manifest.space), FactsOf(manifest, cost));
+  if (!admits) counters_.Bypassed();
+  return admits;
+}
+
+absl::Status RocksDbTier::Reserve(Residents::Share share, uint64_t bytes, const ChunkKey& spared,
+                                  std::vector<Removed>& removed) {
+  const absl::StatusOr<std::vector<Residents::Gone>> gone =
+      residents_.Reserve(share, bytes, spared, context_.clock->Now());
+  if (!gone.ok()) return Annotate(gone.status(), fmt::format("disk tier {}", path_));
+  TakeGone(*gone, removed);
   return absl::OkStatus();
 }
 
-void RocksDbTier::RemoveEvicted(const std::vector<Removed>& evicted) {
-  for (const Removed& chunk : evicted) {
-    const absl::StatusOr<ManifestPtr> manifest = db_->ReadManifest(chunk.id);
-    if (const absl::Status removed = db_->Remove(chunk.id, chunk.extent); !removed.ok()) {
-      spdlog::warn("{}; evicted chunk {} is removed later", MessageOf(removed), chunk.id.key.ToShortHex());
-    }
-    if (manifest.ok()) hooks_.evicted(*manifest);
+void RocksDbTier::TakeRow(const ChunkKey& key, std::vector<Removed>& removed) {
+  const auto it = rows_.find(key);
+  if (it == rows_.end()) return;
+  removed.push_back({{key, it->second.generation}, it->second.extent});
+  rows_.erase(it);
+}
+
+void RocksDbTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<Removed>& removed) {
+  for (const Residents::Gone& chunk : gone) {
+    TakeRow(chunk.key, removed);
+    chunk.expired ? counters_.Expired() : counters_.Evicted(chunk.bytes);
   }
+}
+
+void RocksDbTier::Remove(const std::vector<Removed>& removed) {
+  for (const Removed& chunk : removed) {
+    if (const absl::Status status = db_->Remove(chunk.id, chunk.extent); !status.ok()) {
+      spdlog::warn("{}; chunk {} is removed later", MessageOf(status), chunk.id.key.ToShortHex());
+    }
+  }
+}
+
+absl::Status RocksDbTier::MergeRetention(const ChunkKey& key, const Retention& retention) {
+  UploadId id{key, 0};
+  Retention merged;
+  {
+    MutexLock lock(mu_);
+    const auto it = rows_.find(key);
+    if (it == rows_.end()) return NotFound("chunk {} was removed meanwhile", key.ToShortHex());
+    Row& row = it->second;
+    merged = Merge(row.retention, retention);
+    row.retention = merged;
+    residents_.SetExpiry(row.share, key, merged.expires);
+    id.generation = row.generation;
+  }
+  KDN_RETURN_IF_ERROR(db_->SetRetention(id, merged));
+  {
+    MutexLock lock(mu_);
+    const auto it = rows_.find(key);
+    if (it != rows_.end() && it->second.generation == id.generation) return absl::OkStatus();
+  }
+  // It was removed meanwhile, and its row may have come back.
+  KDN_RETURN_IF_ERROR(db_->RemoveRows(id));
+  return NotFound("chunk {} was removed meanwhile", key.ToShortHex());
 }
 
 absl::Status RocksDbTier::MakeDurable(const ChunkKey& key, const Row& row) {
@@ -178,21 +238,23 @@ absl::Status RocksDbTier::MakeDurable(const ChunkKey& key, const Row& row) {
 template <typename T>
 absl::StatusOr<T> RocksDbTier::ReadRow(
     const ChunkKey& key, bool use,
-    absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const SegmentStore::Pin&)> read) {
+    absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const Retention&, const SegmentStore::Pin&)> read) {
   uint64_t tried = 0;
   while (true) {
     UploadId id{key, 0};
+    Retention retention;
     SegmentStore::Pin pin;
     {
       MutexLock lock(mu_);
-      if (const auto it = rows_.find(key); it != rows_.end()) {
-        id.generation = it->second.generation;
-        pin = db_->Hold(it->second.extent);
+      if (const Row* row = FindLive(key)) {
+        id.generation = row->generation;
+        retention = row->retention;
+        pin = db_->Hold(row->extent);
+        if (use) residents_.Access(row->share, key);
       }
-      if (use) lru_.Touch(key);
     }
     if (id.generation == 0) return NotFound("chunk {} is not on disk", key.ToShortHex());
-    absl::StatusOr<T> result = read(id, pin);
+    absl::StatusOr<T> result = read(id, retention, pin);
     // Rows go missing under a reader when the chunk is erased or replaced meanwhile; then the index says so. Rows of an
     // upload that still stands are lost.
     if (absl::IsNotFound(result.status())) {
@@ -208,17 +270,22 @@ absl::StatusOr<T> RocksDbTier::ReadRow(
 }
 
 absl::StatusOr<ManifestPtr> RocksDbTier::Find(const ChunkKey& key) {
-  return ReadRow<ManifestPtr>(key, /*use=*/false,
-                              [&](const UploadId& id, const SegmentStore::Pin&) { return db_->ReadManifest(id); });
+  return ReadRow<ManifestPtr>(
+      key, /*use=*/false,
+      [&](const UploadId& id, const Retention&, const SegmentStore::Pin&) { return db_->ReadManifest(id); });
 }
 
 absl::StatusOr<TierRead> RocksDbTier::ReadChunk(const ChunkKey& key, bool use, LayerRange layers) {
-  return ReadRow<TierRead>(key, use, [&](const UploadId& id, const SegmentStore::Pin& pin) -> absl::StatusOr<TierRead> {
-    KDN_ASSIGN_OR_RETURN(ManifestPtr manifest, db_->ReadManifest(id));
-    KDN_ASSIGN_OR_RETURN(std::vector<SlabBytes> slabs, db_->ReadSlabs(pin, *manifest, layers));
-    return TierRead{std::move(manifest), std::move(slabs)};
-  });
+  return ReadRow<TierRead>(
+      key, use,
+      [&](const UploadId& id, const Retention& retention, const SegmentStore::Pin& pin) -> absl::StatusOr<TierRead> {
+        KDN_ASSIGN_OR_RETURN(ManifestPtr manifest, db_->ReadManifest(id));
+        KDN_ASSIGN_OR_RETURN(std::vector<SlabBytes> slabs, db_->ReadSlabs(pin, *manifest, layers));
+        return TierRead{std::move(manifest), std::move(slabs), retention};
+      });
 }
+
+absl::StatusOr<TierRead> RocksDbTier::Examine(const ChunkKey& key) { return ReadChunk(key, /*use=*/false, {}); }
 
 absl::StatusOr<TierRead> RocksDbTier::Read(const ChunkKey& key, LayerRange layers) {
   absl::StatusOr<TierRead> read = ReadChunk(key, /*use=*/true, layers);
@@ -233,53 +300,65 @@ absl::StatusOr<TierRead> RocksDbTier::Read(const ChunkKey& key, LayerRange layer
 }
 
 void RocksDbTier::DropCorrupt(const UploadId& id, const absl::Status& why) {
-  Extent extent;
+  std::vector<Removed> removed;
   {
     MutexLock lock(mu_);
     const auto it = rows_.find(id.key);
     if (it == rows_.end() || it->second.generation != id.generation) return;  // another reader was quicker
-    extent = it->second.extent;
-    rows_.erase(it);
-    lru_.Erase(id.key);
+    residents_.Erase(it->second.share, id.key);
+    TakeRow(id.key, removed);
   }
   counters_.Corrupt();
   spdlog::warn("disk tier {}: dropped a damaged chunk: {}", path_, MessageOf(why));
-  if (const absl::Status removed = db_->Remove(id, extent); !removed.ok()) {
-    spdlog::warn("{}; the damaged chunk is removed later", MessageOf(removed));
-  }
+  Remove(removed);
 }
 
 absl::Status RocksDbTier::Erase(const ChunkKey& key) {
-  Removed erased;
+  std::vector<Removed> erased;
   {
     MutexLock lock(mu_);
     const auto it = rows_.find(key);
     if (it == rows_.end()) return NotFound("chunk {} is not on disk", key.ToShortHex());
-    erased = {{key, it->second.generation}, it->second.extent};
-    rows_.erase(it);
-    lru_.Erase(key);
+    residents_.Erase(it->second.share, key);
+    TakeRow(key, erased);
   }
-  return db_->Remove(erased.id, erased.extent);
+  return db_->Remove(erased.front().id, erased.front().extent);
 }
 
-void RocksDbTier::ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) {
-  std::vector<ChunkKey> keys;
+std::vector<ChunkKey> RocksDbTier::TakeSurplus(uint64_t headroom_bytes) {
+  MutexLock lock(mu_);
+  return residents_.Surplus(headroom_bytes);
+}
+
+void RocksDbTier::DropExpired() {
+  std::vector<Removed> removed;
   {
     MutexLock lock(mu_);
-    keys.reserve(rows_.size());
-    for (const auto& [key, row] : rows_) keys.push_back(key);
+    TakeGone(residents_.TakeExpired(context_.clock->Now()), removed);
   }
-  for (const ChunkKey& key : keys) {
-    if (const absl::StatusOr<ManifestPtr> manifest = Find(key); manifest.ok()) visit(*manifest);
-  }
+  Remove(removed);
+}
+
+std::vector<ChunkKey> RocksDbTier::Keys() {
+  std::vector<ChunkKey> keys;
+  MutexLock lock(mu_);
+  keys.reserve(rows_.size());
+  for (const auto& [key, row] : rows_) keys.push_back(key);
+  return keys;
+}
+
+size_t RocksDbTier::MemoryBytes() const {
+  MutexLock lock(mu_);
+  // A slot and a control byte of a hash map that is at most 7/8 full.
+  return residents_.MemoryBytes() + rows_.capacity() * (sizeof(std::pair<ChunkKey, Row>) + 1);
 }
 
 TierStats RocksDbTier::Stats() const {
   TierStats stats = counters_.Snapshot();
   MutexLock lock(mu_);
-  stats.chunks = lru_.size();
-  stats.bytes = lru_.bytes();
-  stats.budget_bytes = budget_;
+  stats.chunks = residents_.size();
+  stats.bytes = residents_.bytes();
+  stats.budget_bytes = residents_.budget();
   return stats;
 }
 

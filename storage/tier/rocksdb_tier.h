@@ -1,8 +1,8 @@
 // RocksDbTier: chunks on disk, in a RocksDB database, within a budget of bytes. Restart finds every chunk that was
 // acknowledged kDurable, and, short of power loss, every other one that was stored.
 //
-//   absl::StatusOr<std::unique_ptr<RocksDbTier>> tier = RocksDbTier::Open({.path = "/var/lib/kdn", .budget_bytes = 1 <<
-//   30});
+//   absl::StatusOr<std::unique_ptr<RocksDbTier>> tier =
+//       RocksDbTier::Open({.path = "/var/lib/kdn", .residents = {.budget_bytes = 1 << 30}});
 //
 // The budget counts what chunks take of the disk: their slabs in whole blocks, their manifests and their rows. The
 // database's log (up to 64 MiB) and tables that wait for compaction come on top.
@@ -23,14 +23,15 @@
 #include "storage/base/mutex.h"
 #include "storage/tier/chunk_db.h"
 #include "storage/tier/counters.h"
-#include "storage/tier/lru.h"
+#include "storage/tier/residents.h"
 #include "storage/tier/tier.h"
 
 namespace kdn {
 
 struct RocksDbTierOptions {
-  std::string path;             // directory; made when absent
-  uint64_t budget_bytes = 0;    // of the disk
+  std::string path;  // directory; made when absent
+  ResidentsOptions residents;
+  TierKind kind = TierKind::kDisk;
   bool direct_io = true;        // slabs bypass the page cache where the file system can
   rocksdb::Env* env = nullptr;  // what the database is on, and …
   FileSystem* files = nullptr;  // … the slabs; null: the system's; tests inject faults here
@@ -39,19 +40,25 @@ struct RocksDbTierOptions {
 class RocksDbTier final : public Tier {
  public:
   // Errors as ChunkDb::Open. Chunks beyond the budget, when it has been lowered, are evicted, oldest upload first.
-  static absl::StatusOr<std::unique_ptr<RocksDbTier>> Open(const RocksDbTierOptions& options, TierHooks hooks = {});
+  static absl::StatusOr<std::unique_ptr<RocksDbTier>> Open(const RocksDbTierOptions& options, const TierContext& context = {});
 
-  TierKind kind() const override { return TierKind::kDisk; }
+  TierKind kind() const override { return kind_; }
   absl::Status Put(const Chunk& chunk, Ack ack) override;
+  bool Admits(const Manifest& manifest) override;
   absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override;
   absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override;
+  absl::StatusOr<TierRead> Examine(const ChunkKey& key) override;
   absl::Status Erase(const ChunkKey& key) override;
-  void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) override;
+  std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
+  void DropExpired() override;
+  std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 
   SegmentStore::Stats SegmentStats() const { return db_->segments().GetStats(); }
   // Waits until the space of what was removed has come back.
   void Settle() { db_->segments().Settle(); }
+  // What is held on the heap for the chunks there are: the policy, and where each chunk is.
+  size_t MemoryBytes() const;
 
  private:
   enum class Safety : uint8_t {
@@ -63,39 +70,48 @@ class RocksDbTier final : public Tier {
   struct Row {
     uint64_t generation = 0;
     Extent extent;
+    Residents::Share share = 0;
     Fidelity fidelity = Fidelity::kExact;
     Safety safety = Safety::kDoubtful;
+    Retention retention;
   };
   struct Removed {
     UploadId id;
     Extent extent;
   };
 
-  RocksDbTier(const RocksDbTierOptions& options, TierHooks hooks, std::unique_ptr<ChunkDb> db);
+  RocksDbTier(const RocksDbTierOptions& options, const TierContext& context, std::unique_ptr<ChunkDb> db);
 
   absl::Status Load();
-  absl::Status Evict(uint64_t bytes, const ChunkKey& spared, std::vector<Removed>& evicted)
+  // Forgets the row, and adds to `removed` what is to be removed from the disk. Not from residents_.
+  void TakeRow(const ChunkKey& key, std::vector<Removed>& removed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<Removed>& removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void RemoveEvicted(const std::vector<Removed>& evicted);
+  // Makes room for `bytes` more. RESOURCE_EXHAUSTED names the path.
+  absl::Status Reserve(Residents::Share share, uint64_t bytes, const ChunkKey& spared, std::vector<Removed>& removed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Remove(const std::vector<Removed>& removed);
+  // The row of a chunk that is visible; null.
+  const Row* FindLive(const ChunkKey& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status MergeRetention(const ChunkKey& key, const Retention& retention);
   // Makes the chunk that `row` named durable. NOT_FOUND when it turns out to be lost, or is gone meanwhile.
   absl::Status MakeDurable(const ChunkKey& key, const Row& row);
   // Looks the chunk up and reads it by `read`; what `read` finds damaged is dropped and counted.
   template <typename T>
   absl::StatusOr<T> ReadRow(const ChunkKey& key, bool use,
-                            absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const SegmentStore::Pin&)> read);
+                            absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const Retention&, const SegmentStore::Pin&)> read);
   absl::StatusOr<TierRead> ReadChunk(const ChunkKey& key, bool use, LayerRange layers);
   void DropCorrupt(const UploadId& id, const absl::Status& why);
 
   const std::string path_;
-  const uint64_t budget_;
-  const TierHooks hooks_;
+  const TierKind kind_;
+  const TierContext context_;
   const std::unique_ptr<ChunkDb> db_;
   TierCounters counters_;
 
   mutable Mutex mu_;
-  absl::flat_hash_map<ChunkKey, Row> rows_ ABSL_GUARDED_BY(mu_);  // the same keys as in lru_
-  Lru lru_ ABSL_GUARDED_BY(mu_);
-  uint64_t reserved_ ABSL_GUARDED_BY(mu_) = 0;  // bytes of uploads under way
+  absl::flat_hash_map<ChunkKey, Row> rows_ ABSL_GUARDED_BY(mu_);  // the same keys as in residents_
+  Residents residents_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace kdn

@@ -1,22 +1,23 @@
 // Tier: one place where chunks live on a node. MemoryTier and RocksDbTier implement it; TieredStore composes them.
 //
 // A tier is bounded: Put makes room by evicting what its policy values least, never what is pinned, and refuses when
-// that is not enough. A chunk is visible in a tier only as a whole: after Put returned OK, and until it is erased or
-// evicted.
+// that is not enough. A chunk is visible in a tier only as a whole: after Put returned OK, and until it is erased,
+// evicted or expired.
 //
 // Thread-safety: all methods may be called from any thread.
 #ifndef KDN_STORAGE_TIER_TIER_H_
 #define KDN_STORAGE_TIER_TIER_H_
 
 #include <cstdint>
-#include <functional>
-#include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "storage/base/clock.h"
 #include "storage/chunk.h"
+#include "storage/tier/pins.h"
+#include "storage/tier/residents.h"
 
 namespace kdn {
 
@@ -31,16 +32,16 @@ struct TierStats {
   uint64_t read_bytes = 0;
   uint64_t evictions = 0;
   uint64_t evicted_bytes = 0;
-  uint64_t refused = 0;  // Put calls refused for lack of room
-  uint64_t corrupt = 0;  // chunks dropped because a checksum failed
+  uint64_t refused = 0;   // Put calls refused for lack of room
+  uint64_t corrupt = 0;   // chunks dropped because a checksum failed
+  uint64_t expired = 0;   // chunks dropped because their time was over
+  uint64_t bypassed = 0;  // chunks that Admits did not think worth their place
 };
 
-// What a tier asks its owner, called with no tier lock held that the owner could need.
-struct TierHooks {
-  // True while a lease pins the chunk: it must not be evicted. Must not call back into the tier.
-  std::function<bool(const ChunkKey&)> pinned = [](const ChunkKey&) { return false; };
-  // The tier has let go of this chunk by eviction (not by Erase).
-  std::function<void(const ManifestPtr&)> evicted = [](const ManifestPtr&) {};
+// What a tier is told by its owner; all of it outlives the tier.
+struct TierContext {
+  const Pins* pins = &Pins::None();  // what must not be evicted; asked with the tier's locks held
+  const Clock* clock = &Clock::Real();
 };
 
 // The bytes of some slabs of a chunk.
@@ -51,6 +52,7 @@ struct SlabBytes {
 struct TierRead {
   ManifestPtr manifest;
   std::vector<SlabBytes> slabs;  // in the manifest's order
+  Retention retention = {};
 };
 
 class Tier {
@@ -59,10 +61,14 @@ class Tier {
   virtual TierKind kind() const = 0;
 
   // Holds `chunk` (manifest valid, slabs of the manifest's sizes and checksums: the caller has verified them). A chunk
-  // that is there already at no lower fidelity is left as it is, and OK is returned.
-  // RESOURCE_EXHAUSTED: it does not fit, even after evicting; the message names the budget. UNAVAILABLE: the disk
-  // failed.
+  // that is there already at no lower fidelity is left as it is, its retention is merged with that of `chunk`, and OK
+  // is returned.
+  // RESOURCE_EXHAUSTED: it does not fit, even after evicting; the message names the budget or the quota. UNAVAILABLE:
+  // the disk failed.
   virtual absl::Status Put(const Chunk& chunk, Ack ack) = 0;
+
+  // Whether the chunk is worth its place, by the tier's policy; Put would take it all the same. Counts as a use of it.
+  virtual bool Admits(const Manifest& manifest) = 0;
 
   // The manifest of a visible chunk; NOT_FOUND. Does not count as use for eviction.
   virtual absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) = 0;
@@ -71,11 +77,28 @@ class Tier {
   // dropped the chunk. Counts as use.
   virtual absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) = 0;
 
+  // Reads and verifies all of the chunk, and drops it when it is damaged. Neither use nor hit. Errors as Read.
+  virtual absl::StatusOr<TierRead> Examine(const ChunkKey& key) = 0;
+
   // Forgets the chunk. NOT_FOUND when it is not there.
   virtual absl::Status Erase(const ChunkKey& key) = 0;
 
-  // Calls `visit` for every visible chunk, in no order. Chunks put or erased meanwhile may or may not be visited.
-  virtual void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) = 0;
+  // Takes chunks out of the order of eviction, the least valuable first, until what is left in it leaves
+  // `headroom_bytes` of the budget free. They stay readable and go on to take room until the caller erases them, which
+  // it must: it moves them to another tier first.
+  virtual std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) = 0;
+
+  // Drops what has expired.
+  virtual void DropExpired() = 0;
+
+  // All visible chunks, in no order. Chunks put or erased meanwhile may or may not be among them.
+  virtual std::vector<ChunkKey> Keys() = 0;
+  // Calls `visit` with the manifest of each of them that can be read.
+  void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) {
+    for (const ChunkKey& key : Keys()) {
+      if (const absl::StatusOr<ManifestPtr> manifest = Find(key); manifest.ok()) visit(*manifest);
+    }
+  }
 
   virtual TierStats Stats() const = 0;
 };

@@ -2,12 +2,14 @@
 
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "storage/base/status.h"
 
 namespace kdn {
 
-WriteBack::WriteBack(Tier& disk, KeyLocks& locks, uint64_t max_bytes)
-    : disk_(disk), locks_(locks), max_bytes_(max_bytes), thread_([this] { Run(); }) {}
+WriteBack::WriteBack(Tier& disk, KeyLocks& locks, uint64_t max_bytes, std::function<void()> written)
+    : disk_(disk), locks_(locks), max_bytes_(max_bytes), written_(std::move(written)), thread_([this] { Run(); }) {}
 
 WriteBack::~WriteBack() {
   {
@@ -94,7 +96,9 @@ void WriteBack::Write(const Ticket& ticket) {
     if (it == waiting_.end() || it->second.number != ticket.number) return;  // cancelled or replaced
     chunk = it->second.chunk;
   }
-  const absl::Status written = disk_.Put(chunk, Ack::kMemory);
+  const bool wanted = disk_.Admits(*chunk.manifest);
+  const absl::Status written = wanted ? disk_.Put(chunk, Ack::kMemory) : absl::OkStatus();
+  if (wanted && written.ok()) written_();
   MutexLock lock(mu_);
   Remove(ticket.key);
   if (written.ok()) return;

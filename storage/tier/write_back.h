@@ -1,7 +1,8 @@
 // WriteBack: carries chunks that were acknowledged in memory to the disk tier, on a thread of its own.
 //
-// The queue is bounded by bytes and written oldest first. A chunk that does not fit, or that the disk refuses, is
-// dropped from it and counted; whether memory still holds that chunk is not its concern.
+// The queue is bounded by bytes and written oldest first. What the disk's policy does not think worth a write is not
+// written. A chunk that does not fit into the queue, or that the disk refuses, is dropped from it and counted; whether
+// memory still holds that chunk is not its concern.
 //
 // Thread-safety: all methods may be called from any thread. A chunk is written under its key's lock, so that who holds
 // that lock and calls Cancel() knows that the chunk will not reach the disk afterwards.
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -23,8 +25,8 @@ namespace kdn {
 
 class WriteBack {
  public:
-  // `disk` and `locks` must outlive this.
-  WriteBack(Tier& disk, KeyLocks& locks, uint64_t max_bytes);
+  // `disk` and `locks` must outlive this. `written` is called after each chunk that the disk took.
+  WriteBack(Tier& disk, KeyLocks& locks, uint64_t max_bytes, std::function<void()> written);
   ~WriteBack();  // writes what is queued, then stops
 
   // Takes the place of a chunk of the same key that still waits.
@@ -58,6 +60,7 @@ class WriteBack {
   Tier& disk_;
   KeyLocks& locks_;
   const uint64_t max_bytes_;
+  const std::function<void()> written_;
 
   Mutex mu_;
   CondVar arrived_;

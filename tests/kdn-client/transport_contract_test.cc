@@ -368,7 +368,7 @@ TEST_P(TransportContract, StatsTellHitsAndMisses) {
   const StoreStats stats = node_.transport->Stats(absl::Now() + kPlenty).value();
   EXPECT_EQ(stats.memory.chunks, 4u);
   EXPECT_EQ(stats.memory.budget_bytes, TieredStoreOptions().memory_bytes);
-  EXPECT_FALSE(stats.has_disk);
+  EXPECT_TRUE(stats.disks.empty());
   EXPECT_EQ(stats.misses[static_cast<size_t>(MissReason::kNone)], 4u);
   EXPECT_EQ(stats.misses[static_cast<size_t>(MissReason::kNotFound)], 1u);
 }

@@ -325,7 +325,7 @@ TEST_F(NodeFetchTest, ManyClientsAtOnceGetWhatTheyAskedFor) {
 
 TEST_F(NodeFetchTest, ComesFromDiskAfterARestart) {
   const testing::TempDir disk;
-  store_options_.disk_path = disk.path();
+  store_options_.disks = {{.path = disk.path()}};
   StartNode();
   const std::vector<Chunk> chunks = MakeChunks(3, /*tokens=*/1000);
   MustStore(chunks, v1::ACK_DURABLE);

@@ -32,7 +32,11 @@ TEST(ParseFlags, DefaultsServeOnLoopback) {
   EXPECT_EQ(parsed.flags->server.listen.ToString(), "127.0.0.1:7401");
   ASSERT_TRUE(parsed.flags->server.metrics_listen.has_value());
   EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:7402");
-  EXPECT_EQ(parsed.flags->store.disk_path, "");
+  EXPECT_TRUE(parsed.flags->store.disks.empty());
+  EXPECT_EQ(parsed.flags->store.memory_policy, PolicyKind::kPrefix);
+  EXPECT_EQ(parsed.flags->store.max_ttl, absl::InfiniteDuration());
+  EXPECT_EQ(parsed.flags->store.quotas.each, 1);
+  EXPECT_EQ(parsed.flags->store.scrub_bytes_per_second, uint64_t{16} << 20);
   EXPECT_EQ(parsed.flags->store.max_pin, absl::Hours(1));
 }
 
@@ -67,8 +71,9 @@ TEST(ParseFlags, ReadsEveryFlag) {
   EXPECT_EQ(flags.server.listen.ToString(), "[::1]:0");
   EXPECT_FALSE(flags.server.metrics_listen.has_value());
   EXPECT_EQ(flags.store.memory_bytes, uint64_t{4} << 30);
-  EXPECT_EQ(flags.store.disk_path, "/x");
-  EXPECT_EQ(flags.store.disk_bytes, 1'000'000'000'000u);
+  ASSERT_EQ(flags.store.disks.size(), 1u);
+  EXPECT_EQ(flags.store.disks[0].path, "/x");
+  EXPECT_EQ(flags.store.disks[0].bytes, 1'000'000'000'000u);
   EXPECT_EQ(flags.store.write_back_bytes, 0u);
   EXPECT_EQ(flags.store.max_pin, absl::Seconds(90));
   EXPECT_EQ(flags.server.service.workers, 7u);
@@ -143,8 +148,56 @@ TEST(ParseFlags, AFlagFileHasTheSameNamesAndTheCommandLineWins) {
   EXPECT_EQ(parsed.flags->server.listen.ToString(), "[::1]:0");
   EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:0");
   EXPECT_EQ(parsed.flags->store.memory_bytes, uint64_t{2} << 30);
-  EXPECT_EQ(parsed.flags->store.disk_path, "/srv/kdn");
+  ASSERT_EQ(parsed.flags->store.disks.size(), 1u);
+  EXPECT_EQ(parsed.flags->store.disks[0].path, "/srv/kdn");
   EXPECT_EQ(parsed.flags->server.service.workers, 5u);
+}
+
+TEST(ParseFlags, DisksAreAListAlsoInAFlagFile) {
+  const auto check = [](const FlagsResult& parsed) {
+    ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+    const std::vector<DiskTierOptions>& disks = parsed.flags->store.disks;
+    ASSERT_EQ(disks.size(), 2u);
+    EXPECT_EQ(disks[0].path, "/nvme/kdn");
+    EXPECT_EQ(disks[0].bytes, uint64_t{100} << 30);
+    EXPECT_EQ(disks[0].policy, PolicyKind::kPrefix);
+    EXPECT_EQ(disks[0].codec, "");
+    EXPECT_EQ(disks[1].path, "/hdd/kdn");
+    EXPECT_EQ(disks[1].bytes, uint64_t{1} << 40);
+    EXPECT_EQ(disks[1].policy, PolicyKind::kGdsf);
+    EXPECT_EQ(disks[1].codec, "q8");
+  };
+  check(Parse({"--disk", "path=/nvme/kdn bytes=100GiB", "--disk", "bytes=1TiB  path=/hdd/kdn policy=gdsf codec=q8"}));
+  check(Parse({"--config", FlagFile("disk = \"path=/nvme/kdn bytes=100GiB codec=keep\"\n"
+                                    "disk = \"path=/hdd/kdn bytes=1TiB policy=gdsf codec=q8\"\n")
+                               .c_str()}));
+}
+
+TEST(ParseFlags, ADiskThatIsNotOneIsRefusedWithTheReason) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"bytes=1GiB", "path=DIR"},        {"path=/x", "bytes=SIZE"},
+      {"path=/x bytes=1GB size=2", "size"}, {"path=/x bytes=12", "too little"},
+      {"path=/x bytes=1GB policy=fifo", "s3fifo"}, {"path=/x bytes=1GB codec=lzma", "zstd"},
+      {"path= bytes=1GB", "NAME=VALUE"}, {"/x", "NAME=VALUE"},
+  };
+  for (const auto& [spec, why] : cases) {
+    const FlagsResult parsed = Parse({"--disk", spec});
+    EXPECT_EQ(parsed.exit_code, 2) << spec;
+    EXPECT_THAT(parsed.text, HasSubstr(why)) << spec;
+    EXPECT_THAT(parsed.text, HasSubstr("--disk")) << spec;
+  }
+  EXPECT_THAT(Parse({"--disk", "path=/x bytes=1GB", "--disk-path", "/y"}).text, HasSubstr("one or the other"));
+}
+
+TEST(ParseFlags, QuotasAreForEverySpaceOrForOne) {
+  const std::string space(64, 'a');
+  const FlagsResult parsed = Parse({"--space-quota", "25%", "--space-quota", (space + "=2.5%").c_str()});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_EQ(parsed.flags->store.quotas.each, 0.25);
+  EXPECT_EQ(parsed.flags->store.quotas.named.at(*SpaceId::FromHex(space)), 0.025);
+  for (const char* bad : {"25", "101%", "-1%", "nan%", "%", "abc=10%", "=10%"}) {
+    EXPECT_THAT(Parse({"--space-quota", bad}).text, HasSubstr("--space-quota")) << bad;
+  }
 }
 
 TEST(ParseFlags, AnUnknownNameInAFlagFileIsRefusedNotIgnored) {
@@ -159,7 +212,7 @@ TEST(ParseFlags, HelpNamesEveryFlagAndVersionTheVersion) {
   EXPECT_EQ(help.exit_code, 0);
   for (const char* flag :
        {"--listen", "--metrics-listen", "--insecure-remote", "--port-file", "--memory-bytes", "--disk-path",
-        "--disk-bytes", "--write-back-bytes", "--max-pin", "--workers", "--max-upload-bytes", "--max-fetch-bytes",
+        "--disk-bytes", "--disk", "--memory-policy", "--write-back-bytes", "--max-pin", "--max-ttl", "--space-quota", "--scrub-rate", "--scrub-interval", "--workers", "--max-upload-bytes", "--max-fetch-bytes",
         "--stop-grace", "--log-level", "--config", "--version"}) {
     EXPECT_THAT(help.text, HasSubstr(flag));
   }

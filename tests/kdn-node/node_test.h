@@ -52,6 +52,8 @@ class HookedStore final : public TieredStore {
   }
   absl::Status Unpin(uint64_t lease) override { return store_->Unpin(lease); }
   void Flush() override { store_->Flush(); }
+  void Settle() override { store_->Settle(); }
+  void Scrub() override { store_->Scrub(); }
   StoreStats Stats() override { return store_->Stats(); }
 
  private:

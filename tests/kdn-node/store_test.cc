@@ -45,7 +45,7 @@ class NodeStoreTest : public NodeTest {
 
 TEST_F(NodeStoreTest, APlainProtobufClientStoresAndFindsChunks) {
   const testing::TempDir disk;
-  store_options_.disk_path = disk.path();
+  store_options_.disks = {{.path = disk.path()}};
   StartNode();
   const std::vector<Chunk> chunks = MakeChunks(3);
   MustStore(chunks, v1::ACK_DURABLE);

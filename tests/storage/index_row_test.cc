@@ -13,6 +13,7 @@ IndexRow MakeRow() {
   row.first_token = 4096;
   row.fidelity = Fidelity::kQuantised;
   row.durable = true;
+  row.retention = {.expires = absl::FromUnixMillis(0x0102030405), .lossy_allowed = true};
   row.space.bytes.fill(0xaa);
   row.parent.bytes.fill(0xbb);
   return row;
@@ -28,19 +29,33 @@ TEST(IndexRowTest, WhatIsWrittenIsReadBack) {
   EXPECT_EQ(read->first_token, row.first_token);
   EXPECT_EQ(read->fidelity, row.fidelity);
   EXPECT_EQ(read->durable, row.durable);
+  EXPECT_EQ(read->retention, row.retention);
   EXPECT_EQ(read->space, row.space);
   EXPECT_EQ(read->parent, row.parent);
 }
 
 TEST(IndexRowTest, LayoutOnDiskIsTheDocumentedOne) {
   const std::string value = EncodeIndexRow(MakeRow());
-  ASSERT_EQ(value.size(), 90u);
+  ASSERT_EQ(value.size(), 98u);
   EXPECT_EQ(value.substr(0, 4), "\x04\x03\x02\x01");
   EXPECT_EQ(value.substr(8, 4), std::string("\x07\0\0\0", 4));
   EXPECT_EQ(value[24], 2);
-  EXPECT_EQ(value[25], 1);
-  EXPECT_EQ(value.substr(26, 32), std::string(32, '\xaa'));
-  EXPECT_EQ(value.substr(58), std::string(32, '\xbb'));
+  EXPECT_EQ(value[25], 3);
+  EXPECT_EQ(value.substr(26, 8), std::string("\x05\x04\x03\x02\x01\0\0\0", 8));
+  EXPECT_EQ(value.substr(34, 32), std::string(32, '\xaa'));
+  EXPECT_EQ(value.substr(66), std::string(32, '\xbb'));
+}
+
+TEST(IndexRowTest, ExpiryIsKeptInWholeMillisecondsAndNeverShortened) {
+  const auto kept = [](absl::Time expires) {
+    IndexRow row = MakeRow();
+    row.retention.expires = expires;
+    return DecodeIndexRow(EncodeIndexRow(row)).value().retention.expires;
+  };
+  EXPECT_EQ(kept(absl::InfiniteFuture()), absl::InfiniteFuture());
+  EXPECT_EQ(kept(absl::FromUnixMillis(7)), absl::FromUnixMillis(7));
+  EXPECT_EQ(kept(absl::FromUnixMillis(7) + absl::Nanoseconds(1)), absl::FromUnixMillis(8));
+  EXPECT_EQ(kept(absl::InfinitePast()), absl::FromUnixMillis(1));
 }
 
 TEST(IndexRowTest, EveryOtherLengthIsDataLoss) {
@@ -56,7 +71,8 @@ TEST(IndexRowTest, ValuesThatNobodyWritesAreDataLoss) {
   EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(12, 4, '\xff')).status())) << "an endless manifest";
   EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(24, 1, '\0')).status())) << "no fidelity";
   EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(24, 1, '\4')).status())) << "an unknown fidelity";
-  EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(25, 1, '\2')).status())) << "an unknown durability";
+  EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(25, 1, '\4')).status())) << "an unknown flag";
+  EXPECT_TRUE(absl::IsDataLoss(DecodeIndexRow(with(33, 1, '\xff')).status())) << "an expiry beyond all time";
 }
 
 TEST(IndexRowTest, UploadsOfAChunkSortByGeneration) {

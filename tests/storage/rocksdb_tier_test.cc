@@ -23,14 +23,16 @@ constexpr uint64_t kPlenty = uint64_t{1} << 30;
 
 class RocksDbTierTest : public ::testing::Test {
  protected:
-  absl::StatusOr<std::unique_ptr<RocksDbTier>> TryOpen(uint64_t budget = kPlenty, TierHooks hooks = {}) {
-    return RocksDbTier::Open(
-        {.path = dir_.path(), .budget_bytes = budget, .env = faults_.env.get(), .files = &segment_files_},
-        std::move(hooks));
+  absl::StatusOr<std::unique_ptr<RocksDbTier>> TryOpen(uint64_t budget = kPlenty, const TierContext& context = {}) {
+    return RocksDbTier::Open({.path = dir_.path(),
+                              .residents = {.budget_bytes = budget, .policy = PolicyKind::kLru, .quotas = quotas_},
+                              .env = faults_.env.get(),
+                              .files = &segment_files_},
+                             context);
   }
-  void Open(uint64_t budget = kPlenty, TierHooks hooks = {}) {
+  void Open(uint64_t budget = kPlenty, const TierContext& context = {}) {
     tier_.reset();
-    auto opened = TryOpen(budget, std::move(hooks));
+    auto opened = TryOpen(budget, context);
     ASSERT_TRUE(opened.ok()) << opened.status();
     tier_ = *std::move(opened);
   }
@@ -109,14 +111,7 @@ class RocksDbTierTest : public ::testing::Test {
   // Flips a bit of the slab in the segment, behind the tier's back.
   void FlipBitOf(const SharedBuffer& slab) {
     tier_.reset();
-    const std::filesystem::path path = Segment();
-    std::string file(std::filesystem::file_size(path), '\0');
-    std::fstream stream(path, std::ios::in | std::ios::out | std::ios::binary);
-    stream.read(file.data(), static_cast<std::streamsize>(file.size()));
-    const size_t at = file.find(AsStringView(slab));
-    ASSERT_NE(at, std::string::npos);
-    stream.seekp(static_cast<std::streamoff>(at + slab.size() / 2));
-    stream.put(static_cast<char>(file[at + slab.size() / 2] ^ 1));
+    testing::FlipBitUnder(dir_.path() + "/segments", slab);
   }
   // What segments take of the disk, when all that was removed has come back.
   uint64_t SegmentBytes() {
@@ -130,6 +125,7 @@ class RocksDbTierTest : public ::testing::Test {
   }
 
   const KvSpace space_ = testing::MakeSpace();
+  SpaceQuotas quotas_;
   testing::TempDir dir_;
   testing::FaultEnv faults_;  // outlives the tier, as do …
   testing::FaultFiles segment_files_{faults_.fs};
@@ -302,7 +298,7 @@ TEST_F(RocksDbTierTest, IndexRowThatNamesAnotherChunksSlabsNeverDeliversThem) {
   const Extent crossed{.segment = 1, .first_block = 0, .blocks = blocks};
   const size_t manifest_bytes = EncodeManifest(*other.manifest)->size();
   Overwrite("index", RowOf("index", other),
-            EncodeIndexRow(MakeIndexRow(*other.manifest, manifest_bytes, crossed, /*durable=*/true)));
+            EncodeIndexRow(MakeIndexRow(*other.manifest, {}, manifest_bytes, crossed, /*durable=*/true)));
   Open();
   EXPECT_FALSE(tier_->Read(other.manifest->key, {}).ok());
   EXPECT_FALSE(tier_->Find(other.manifest->key).ok());
@@ -358,14 +354,12 @@ TEST_F(RocksDbTierTest, EvictionFollowsUseAndHoldsTheBudget) {
   Open();
   ASSERT_TRUE(tier_->Put(Make(0), Ack::kMemory).ok());
   const uint64_t cost = tier_->Stats().bytes;
-  std::vector<ChunkKey> evicted;
-  TierHooks hooks;
-  hooks.evicted = [&](const ManifestPtr& manifest) { evicted.push_back(manifest->key); };
-  Open(3 * cost, hooks);
+  Open(3 * cost);
   for (uint32_t i = 1; i < 3; ++i) ASSERT_TRUE(tier_->Put(Make(i), Ack::kMemory).ok());
   ASSERT_TRUE(Holds(Make(0)));
   ASSERT_TRUE(tier_->Put(Make(3), Ack::kMemory).ok());
-  EXPECT_THAT(evicted, ::testing::ElementsAre(Make(1).manifest->key));
+  EXPECT_EQ(tier_->Stats().evictions, 1u);
+  EXPECT_TRUE(absl::IsNotFound(tier_->Find(Make(1).manifest->key).status()));
   EXPECT_LE(tier_->Stats().bytes, 3 * cost);
   EXPECT_TRUE(absl::IsResourceExhausted(tier_->Put(MakeChunk(space_, 9, 1024), Ack::kMemory)));
   EXPECT_EQ(tier_->Stats().chunks, 3u);
@@ -378,12 +372,92 @@ TEST_F(RocksDbTierTest, EvictionFollowsUseAndHoldsTheBudget) {
 TEST_F(RocksDbTierTest, FullOfPinnedChunksRefuses) {
   Open();
   ASSERT_TRUE(tier_->Put(Make(0), Ack::kMemory).ok());
-  TierHooks hooks;
-  hooks.pinned = [](const ChunkKey&) { return true; };
-  Open(tier_->Stats().bytes, hooks);
+  const testing::FixedPins pins({Make(0).manifest->key});
+  Open(tier_->Stats().bytes, {.pins = &pins});
   EXPECT_TRUE(absl::IsResourceExhausted(tier_->Put(Make(1), Ack::kMemory)));
   EXPECT_EQ(tier_->Stats().refused, 1u);
   EXPECT_TRUE(Holds(Make(0)));
+}
+
+TEST_F(RocksDbTierTest, RetentionSurvivesRestartAndIsMergedWithThatOfALaterStore) {
+  ManualClock clock(absl::FromUnixSeconds(1'000'000));
+  const TierContext context = {.clock = &clock};
+  Open(kPlenty, context);
+  Chunk brief = Make(0);
+  brief.retention = {.expires = clock.Now() + absl::Seconds(10), .lossy_allowed = true};
+  Chunk longer = Make(1);
+  longer.retention = brief.retention;
+  ASSERT_TRUE(tier_->Put(brief, Ack::kDurable).ok());
+  ASSERT_TRUE(tier_->Put(longer, Ack::kDurable).ok());
+  longer.retention.expires = clock.Now() + absl::Seconds(20);
+  ASSERT_TRUE(tier_->Put(longer, Ack::kMemory).ok());
+  Open(kPlenty, context);
+  EXPECT_EQ(tier_->Read(brief.manifest->key, {})->retention, brief.retention);
+  EXPECT_EQ(tier_->Read(longer.manifest->key, {})->retention, longer.retention);
+  longer.retention = {};  // for ever, and only exact
+  ASSERT_TRUE(tier_->Put(longer, Ack::kMemory).ok());
+  clock.Advance(absl::Seconds(30));
+  EXPECT_TRUE(absl::IsNotFound(tier_->Find(brief.manifest->key).status()));
+  Open(kPlenty, context);
+  EXPECT_TRUE(absl::IsNotFound(tier_->Read(brief.manifest->key, {}).status()));
+  EXPECT_EQ(tier_->Read(longer.manifest->key, {})->retention, Retention());
+  tier_->DropExpired();
+  EXPECT_EQ(tier_->Stats().chunks, 1u);
+  EXPECT_EQ(tier_->Stats().expired, 1u);
+  EXPECT_THAT(AllKeys("index"), ::testing::SizeIs(1));
+}
+
+TEST_F(RocksDbTierTest, WhatHasExpiredMakesRoomBeforeAnythingIsEvicted) {
+  ManualClock clock(absl::FromUnixSeconds(1'000'000));
+  Open();
+  ASSERT_TRUE(tier_->Put(Make(0), Ack::kMemory).ok());
+  const uint64_t cost = tier_->Stats().bytes;
+  Open(3 * cost, {.clock = &clock});
+  Chunk brief = Make(1);
+  brief.retention.expires = clock.Now() + absl::Seconds(1);
+  ASSERT_TRUE(tier_->Put(brief, Ack::kMemory).ok());
+  ASSERT_TRUE(tier_->Put(Make(2), Ack::kMemory).ok());
+  clock.Advance(absl::Seconds(1));
+  ASSERT_TRUE(tier_->Put(Make(3), Ack::kMemory).ok());
+  for (const uint32_t i : {0u, 2u, 3u}) EXPECT_TRUE(Holds(Make(i))) << i;
+  EXPECT_EQ(tier_->Stats().evictions, 0u);
+  EXPECT_EQ(tier_->Stats().expired, 1u);
+}
+
+TEST_F(RocksDbTierTest, SurplusStaysReadableUntilItIsErasedAndGoesFirstWhenRoomIsShort) {
+  Open();
+  ASSERT_TRUE(tier_->Put(Make(0), Ack::kMemory).ok());
+  const uint64_t cost = tier_->Stats().bytes;
+  Open(4 * cost);
+  for (uint32_t i = 1; i < 4; ++i) ASSERT_TRUE(tier_->Put(Make(i), Ack::kMemory).ok());
+  EXPECT_THAT(tier_->TakeSurplus(2 * cost), ::testing::ElementsAre(Make(0).manifest->key, Make(1).manifest->key));
+  EXPECT_TRUE(tier_->TakeSurplus(2 * cost).empty()) << "they are on their way already";
+  EXPECT_EQ(tier_->Stats().bytes, 4 * cost);
+  EXPECT_TRUE(Holds(Make(0)));
+  EXPECT_TRUE(Holds(Make(1)));
+  ASSERT_TRUE(tier_->Erase(Make(0).manifest->key).ok());
+  EXPECT_EQ(tier_->Stats().bytes, 3 * cost);
+  ASSERT_TRUE(tier_->Put(Make(4), Ack::kMemory).ok());
+  ASSERT_TRUE(tier_->Put(Make(5), Ack::kMemory).ok());
+  EXPECT_FALSE(Holds(Make(1))) << "its move came too late";
+  for (uint32_t i = 2; i < 6; ++i) EXPECT_TRUE(Holds(Make(i))) << i;
+}
+
+TEST_F(RocksDbTierTest, LoweredQuotaIsHeldFromTheStart) {
+  const KvSpace other = testing::MakeSpace("test/other");
+  Open();
+  for (uint32_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(tier_->Put(Make(i), Ack::kDurable).ok());
+    ASSERT_TRUE(tier_->Put(MakeChunk(other, i, 256), Ack::kDurable).ok());
+  }
+  const uint64_t bytes = tier_->Stats().bytes;
+  quotas_.each = 0.25;
+  quotas_.named[testing::IdOf(other)] = 1;
+  Open(bytes);
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(Holds(Make(i)), i >= 2) << i;
+    EXPECT_TRUE(Holds(MakeChunk(other, i, 256))) << i;
+  }
 }
 
 TEST_F(RocksDbTierTest, SecondOpenerIsToldWhoHoldsThePath) {
@@ -396,10 +470,10 @@ TEST_F(RocksDbTierTest, SecondOpenerIsToldWhoHoldsThePath) {
 
 TEST_F(RocksDbTierTest, UnknownFormatVersionIsRefused) {
   Open();
-  Overwrite("default", "kdn/format", "3");
+  Overwrite("default", "kdn/format", "9");
   const absl::Status status = TryOpen().status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
-  EXPECT_THAT(MessageOf(status), HasSubstr("format version '3'"));
+  EXPECT_THAT(MessageOf(status), HasSubstr("format version '9'"));
 }
 
 TEST_F(RocksDbTierTest, DatabaseOfAnotherProgramIsRefused) {
@@ -418,7 +492,7 @@ TEST_F(RocksDbTierTest, DatabaseOfAnotherProgramIsRefused) {
 TEST_F(RocksDbTierTest, PathThatIsAFileIsRefusedByName) {
   const std::string file = dir_.path() + "/file";
   std::ofstream(file) << "x";
-  const absl::Status status = RocksDbTier::Open({.path = file, .budget_bytes = kPlenty}).status();
+  const absl::Status status = RocksDbTier::Open({.path = file, .residents = {.budget_bytes = kPlenty}}).status();
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(MessageOf(status), HasSubstr(file));
 }

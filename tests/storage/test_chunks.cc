@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <utility>
@@ -86,6 +87,21 @@ std::string BytesOf(const Chunk& chunk) {
   std::string bytes;
   for (const SharedBuffer& slab : chunk.slabs) bytes += AsStringView(slab);
   return bytes;
+}
+
+void FlipBitUnder(const std::string& directory, ByteSpan bytes) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    std::string file(entry.file_size(), '\0');
+    std::fstream stream(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    stream.read(file.data(), static_cast<std::streamsize>(file.size()));
+    const size_t at = file.find(AsStringView(bytes));
+    if (at == std::string::npos) continue;
+    ++found;
+    stream.seekp(static_cast<std::streamoff>(at + bytes.size() / 2));
+    stream.put(static_cast<char>(file[at + bytes.size() / 2] ^ 1));
+  }
+  EXPECT_EQ(found, 1) << "files with these bytes in " << directory;
 }
 
 TempDir::TempDir() : path_(::testing::TempDir() + "/kdn-XXXXXX") {

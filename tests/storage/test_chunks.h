@@ -2,11 +2,15 @@
 #ifndef KDN_TESTS_STORAGE_TEST_CHUNKS_H_
 #define KDN_TESTS_STORAGE_TEST_CHUNKS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "storage/chunk.h"
 #include "storage/format/kv_space.h"
+#include "storage/tier/pins.h"
 
 namespace kdn::testing {
 
@@ -25,6 +29,23 @@ Chunk WithFlippedByte(const Chunk& chunk, uint32_t slab);
 
 // All slabs' bytes, one after another.
 std::string BytesOf(const Chunk& chunk);
+
+// Flips a bit in the middle of `bytes`, which one of the files in `directory` holds.
+void FlipBitUnder(const std::string& directory, ByteSpan bytes);
+
+// Pins that do not change.
+class FixedPins final : public Pins {
+ public:
+  explicit FixedPins(std::vector<ChunkKey> keys) : keys_(std::move(keys)) {}
+  bool IsPinned(const ChunkKey& key) const override { return std::ranges::count(keys_, key) > 0; }
+  size_t PinnedChunks() const override { return keys_.size(); }
+  void ForEach(absl::FunctionRef<void(const ChunkKey&)> visit) const override {
+    for (const ChunkKey& key : keys_) visit(key);
+  }
+
+ private:
+  const std::vector<ChunkKey> keys_;
+};
 
 // A directory under the test's temporary directory, removed at the end.
 class TempDir {

@@ -21,19 +21,24 @@ using testing::WithFidelity;
 // A disk in memory, which fails, and takes its time, as a test wants it to.
 class FakeDisk final : public Tier {
  public:
-  FakeDisk(uint64_t budget, TierHooks hooks) : tier_(budget, std::move(hooks)) {}
+  FakeDisk(const ResidentsOptions& options, const TierContext& context, TierKind kind)
+      : tier_(options, context), kind_(kind) {}
 
-  // Puts wait between Close() and Open().
+  // Puts wait between Close() and Open(), reads between CloseReads() and Open().
   void Close() {
     MutexLock lock(mu_);
     open_ = false;
   }
+  void CloseReads() {
+    MutexLock lock(mu_);
+    open_for_reads_ = false;
+  }
   void Open() {
     MutexLock lock(mu_);
-    open_ = true;
+    open_ = open_for_reads_ = true;
     changed_.NotifyAll();
   }
-  void AwaitPut() {
+  void AwaitCall() {
     MutexLock lock(mu_);
     while (waiting_ == 0) changed_.Wait(mu_);
   }
@@ -47,7 +52,7 @@ class FakeDisk final : public Tier {
   }
   bool Holds(const Chunk& chunk) { return tier_.Find(chunk.manifest->key).ok(); }
 
-  TierKind kind() const override { return TierKind::kDisk; }
+  TierKind kind() const override { return kind_; }
   absl::Status Put(const Chunk& chunk, Ack ack) override {
     {
       MutexLock lock(mu_);
@@ -60,23 +65,44 @@ class FakeDisk final : public Tier {
     }
     return tier_.Put(chunk, ack);
   }
+  void Admit(bool admit) {
+    MutexLock lock(mu_);
+    admit_ = admit;
+  }
+  bool Admits(const Manifest& manifest) override {
+    {
+      MutexLock lock(mu_);
+      if (!admit_) return false;
+    }
+    return tier_.Admits(manifest);
+  }
   absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override { return tier_.Find(key); }
   absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override {
     {
       MutexLock lock(mu_);
+      ++waiting_;
+      changed_.NotifyAll();
+      while (!open_for_reads_) changed_.Wait(mu_);
+      --waiting_;
       if (!failure_.ok()) return failure_;
     }
     return tier_.Read(key, layers);
   }
+  absl::StatusOr<TierRead> Examine(const ChunkKey& key) override { return tier_.Examine(key); }
   absl::Status Erase(const ChunkKey& key) override { return tier_.Erase(key); }
-  void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) override { tier_.ForEach(visit); }
+  std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override { return tier_.TakeSurplus(headroom_bytes); }
+  void DropExpired() override { tier_.DropExpired(); }
+  std::vector<ChunkKey> Keys() override { return tier_.Keys(); }
   TierStats Stats() const override { return tier_.Stats(); }
 
  private:
   MemoryTier tier_;
+  const TierKind kind_;
   Mutex mu_;
   CondVar changed_;
   bool open_ ABSL_GUARDED_BY(mu_) = true;
+  bool open_for_reads_ ABSL_GUARDED_BY(mu_) = true;
+  bool admit_ ABSL_GUARDED_BY(mu_) = true;
   int waiting_ ABSL_GUARDED_BY(mu_) = 0;
   int puts_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status failure_ ABSL_GUARDED_BY(mu_);
@@ -88,15 +114,34 @@ class TieredStoreTest : public ::testing::Test {
     TieredStoreOptions options;
     options.memory_bytes = memory_chunks * cost_;
     options.write_back_bytes = write_back_chunks * Make(0).manifest->EncodedBytes();
-    if (disk_chunks == 0) {
-      store_ = TieredStore::Open(options, clock_, nullptr).value();
-      return;
-    }
-    store_ = TieredStore::Open(options, clock_, [&](TierHooks hooks) -> absl::StatusOr<std::unique_ptr<Tier>> {
-               auto disk = std::make_unique<FakeDisk>(disk_chunks * cost_, std::move(hooks));
-               disk_ = disk.get();
-               return disk;
-             }).value();
+    if (disk_chunks > 0) options.disks = {{.path = "first", .bytes = disk_chunks * cost_}};
+    Open(std::move(options));
+  }
+  // LRU throughout, so that tests need not know more of a policy than that. Disks are FakeDisks.
+  void Open(TieredStoreOptions options) {
+    options.memory_policy = PolicyKind::kLru;
+    disk_ = cold_ = nullptr;
+    store_ = TieredStore::Open(options, clock_,
+                               [&](const DiskTierOptions& disk, const TierContext& context) {
+                                 const TierKind kind = disk_ == nullptr ? TierKind::kDisk : TierKind::kColdDisk;
+                                 auto fake = std::make_unique<FakeDisk>(
+                                     ResidentsOptions{.budget_bytes = disk.bytes,
+                                                      .policy = PolicyKind::kLru,
+                                                      .quotas = options.quotas},
+                                     context, kind);
+                                 (disk_ == nullptr ? disk_ : cold_) = fake.get();
+                                 return absl::StatusOr<std::unique_ptr<Tier>>(std::move(fake));
+                               })
+                 .value();
+  }
+  // Memory of one chunk over a disk of `disk_chunks`, of which a sixteenth, at least a chunk, is kept free, over a cold
+  // one of `cold_chunks` with `codec`.
+  void OpenWithCold(uint64_t disk_chunks, uint64_t cold_chunks, const std::string& codec = "") {
+    TieredStoreOptions options;
+    options.memory_bytes = cost_;
+    options.disks = {{.path = "first", .bytes = disk_chunks * cost_},
+                     {.path = "cold", .bytes = cold_chunks * cost_, .codec = codec}};
+    Open(std::move(options));
   }
 
   Chunk Make(uint32_t seed) const { return MakeChunk(space_, seed); }
@@ -122,10 +167,11 @@ class TieredStoreTest : public ::testing::Test {
 
   const KvSpace space_ = testing::MakeSpace();
   const SpaceId id_ = testing::IdOf(space_);
-  const uint64_t cost_ = MemoryTier::CostOf(Make(0));
+  const uint64_t cost_ = MemoryTier::CostOf(*Make(0).manifest);
   ManualClock clock_;
   std::unique_ptr<TieredStore> store_;
   FakeDisk* disk_ = nullptr;  // of store_
+  FakeDisk* cold_ = nullptr;
 };
 
 TEST_F(TieredStoreTest, ChunkThatContradictsItsManifestIsRefused) {
@@ -150,7 +196,7 @@ TEST_F(TieredStoreTest, DurableWithoutDiskIsRefused) {
   Open(10, 0);
   EXPECT_TRUE(absl::IsFailedPrecondition(Put(Make(1), Ack::kDurable)));
   EXPECT_TRUE(Put(Make(1)).ok());
-  EXPECT_FALSE(store_->Stats().has_disk);
+  EXPECT_TRUE(store_->Stats().disks.empty());
 }
 
 TEST_F(TieredStoreTest, DurableReachesTheDiskBeforeTheAnswer) {
@@ -220,7 +266,7 @@ TEST_F(TieredStoreTest, ChunkEvictedBeforeItWasWrittenBackIsStillThere) {
 TEST_F(TieredStoreTest, ClosingWritesBackWhatWaits) {
   testing::TempDir dir;
   TieredStoreOptions options;
-  options.disk_path = dir.path();
+  options.disks = {{.path = dir.path()}};
   store_ = TieredStore::Open(options).value();
   for (uint32_t i = 0; i < 10; ++i) ASSERT_TRUE(Put(Make(i)).ok());
   store_.reset();
@@ -238,7 +284,7 @@ TEST_F(TieredStoreTest, ChunkLargerThanMemoryLivesOnDisk) {
   EXPECT_TRUE(absl::IsResourceExhausted(Put(MakeChunk(space_, 2, 1024))));
 }
 
-TEST_F(TieredStoreTest, PartOfAChunkIsReadWithoutPromotion) {
+TEST_F(TieredStoreTest, PartOfAChunkIsReadAloneAndTheFirstLayersBringTheRest) {
   Open(1, 10);
   ASSERT_TRUE(Put(Make(1), Ack::kDurable).ok());
   ASSERT_TRUE(Put(Make(2), Ack::kDurable).ok());  // evicts 1 from memory
@@ -247,10 +293,237 @@ TEST_F(TieredStoreTest, PartOfAChunkIsReadWithoutPromotion) {
   ASSERT_EQ(part.slabs.size(), 2u);
   EXPECT_EQ(part.slabs[0].index, 2u);
   EXPECT_EQ(part.slabs[1].index, 3u);
-  EXPECT_EQ(FetchTier(Make(2)), TierKind::kMemory);
-  EXPECT_EQ(FetchTier(Make(1)), TierKind::kDisk);
-  EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
+  store_->Settle();
+  EXPECT_EQ(FetchTier(Make(2)), TierKind::kMemory) << "a part from the middle promotes nothing";
+  EXPECT_EQ(Fetch(Make(1), Fidelity::kExact, {.begin = 0, .end = 1}).tier, TierKind::kDisk);
+  store_->Settle();
+  EXPECT_EQ(Fetch(Make(1), Fidelity::kExact, {.begin = 1, .end = 4}).tier, TierKind::kMemory);
+  EXPECT_EQ(FetchTier(Make(2)), TierKind::kDisk);
   EXPECT_EQ(Fetch(Make(1), Fidelity::kExact, {.begin = 7, .end = 9}).slabs.size(), 0u);
+}
+
+TEST_F(TieredStoreTest, ConcurrentFetchesOfTheSameLayersReadTheDiskOnce) {
+  Open(1, 10);
+  ASSERT_TRUE(Put(Make(1), Ack::kDurable).ok());
+  ASSERT_TRUE(Put(Make(2), Ack::kDurable).ok());  // evicts 1 from memory
+  disk_->CloseReads();
+  const auto read = [&] {
+    const FetchedChunk part = Fetch(Make(1), Fidelity::kExact, {.begin = 1, .end = 3});
+    EXPECT_EQ(part.slabs.size(), 4u);
+  };
+  std::vector<std::thread> readers;
+  readers.emplace_back(read);
+  disk_->AwaitCall();
+  for (int i = 0; i < 4; ++i) readers.emplace_back(read);
+  // Those who come once it has landed read again; with the disk closed, none can.
+  while (store_->Stats().memory.misses < 5) std::this_thread::yield();
+  disk_->Open();
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_LE(store_->Stats().disks[0].hits, 2u);
+  EXPECT_GE(store_->Stats().disks[0].hits, 1u);
+}
+
+TEST_F(TieredStoreTest, ExpiredChunkIsNeitherFoundNorDeliveredNorKept) {
+  Open(10, 10);
+  Chunk brief = Make(1);
+  brief.retention.expires = clock_.Now() + absl::Seconds(10);
+  ASSERT_TRUE(Put(brief, Ack::kDurable).ok());
+  ASSERT_TRUE(Put(Make(2), Ack::kDurable).ok());
+  ASSERT_TRUE(Pin(brief, absl::Hours(1)).ok());
+  clock_.Advance(absl::Seconds(9));
+  EXPECT_EQ(FetchTier(brief), TierKind::kMemory);
+  clock_.Advance(absl::Seconds(1));
+  const ChunkKey key = brief.manifest->key;
+  EXPECT_EQ(store_->Lookup(id_, {&key, 1}, Fidelity::kApproximate)[0].miss.reason, MissReason::kNotFound);
+  EXPECT_EQ(FetchTier(brief), TierKind::kNone) << "not even when it is pinned";
+  EXPECT_TRUE(absl::IsInvalidArgument(Put(brief)));
+  // The mover drops it with the next thing it does.
+  ASSERT_TRUE(Put(Make(3), Ack::kDurable).ok());
+  store_->Settle();
+  EXPECT_EQ(store_->Stats().disks[0].chunks, 2u);
+  EXPECT_EQ(store_->Stats().disks[0].expired, 1u);
+  EXPECT_EQ(store_->Stats().memory.expired, 1u);
+  EXPECT_TRUE(Put(Make(1), Ack::kDurable).ok()) << "it may be stored anew";
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
+}
+
+TEST_F(TieredStoreTest, StoringAgainKeepsAChunkLongerButNeverBeyondTheLongestTime) {
+  TieredStoreOptions options;
+  options.memory_bytes = 10 * cost_;
+  options.disks = {{.path = "first", .bytes = 10 * cost_}};
+  options.max_ttl = absl::Seconds(100);
+  Open(options);
+  Chunk brief = Make(1);
+  brief.retention.expires = clock_.Now() + absl::Seconds(10);
+  ASSERT_TRUE(Put(brief, Ack::kDurable).ok());
+  ASSERT_TRUE(Put(Make(1)).ok());  // without an end of its own
+  clock_.Advance(absl::Seconds(99));
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
+  EXPECT_TRUE(disk_->Holds(Make(1)));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kNone);
+  EXPECT_FALSE(disk_->Holds(Make(1)));
+}
+
+TEST_F(TieredStoreTest, SpaceOverItsQuotaLosesItsOwnChunksOnly) {
+  const KvSpace other = testing::MakeSpace("test/other");
+  TieredStoreOptions options;
+  options.memory_bytes = 10 * cost_;
+  options.quotas.named[id_] = 0.2;
+  Open(options);
+  for (uint32_t i = 0; i < 5; ++i) ASSERT_TRUE(store_->Put(MakeChunk(other, i), Ack::kMemory).ok());
+  for (uint32_t i = 0; i < 5; ++i) ASSERT_TRUE(Put(Make(i)).ok());
+  for (uint32_t i = 0; i < 5; ++i) EXPECT_EQ(FetchTier(Make(i)) == TierKind::kMemory, i >= 3) << i;
+  EXPECT_EQ(store_->Stats().memory.chunks, 7u);
+  const absl::Status refused = Put(MakeChunk(space_, 9, 64));
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_THAT(MessageOf(refused), HasSubstr("quota"));
+}
+
+TEST_F(TieredStoreTest, WhatTheDiskHasLeastUseForMovesDownAndComesUpAgainWhenItIsUsed) {
+  OpenWithCold(/*disk_chunks=*/4, /*cold_chunks=*/10);
+  for (uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+    store_->Settle();
+  }
+  EXPECT_EQ(store_->Stats().demoted, 3u) << "a chunk's room is kept free";
+  EXPECT_EQ(store_->Stats().disks[0].evictions, 0u);
+  for (uint32_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(disk_->Holds(Make(i)), i >= 3) << i;
+    EXPECT_EQ(cold_->Holds(Make(i)), i < 3) << i;
+  }
+  EXPECT_EQ(FetchTier(Make(0)), TierKind::kColdDisk);
+  store_->Settle();
+  EXPECT_EQ(FetchTier(Make(0)), TierKind::kMemory);
+  EXPECT_TRUE(disk_->Holds(Make(0)));
+  EXPECT_FALSE(cold_->Holds(Make(0))) << "moved, not copied";
+  EXPECT_TRUE(cold_->Holds(Make(3))) << "in exchange for the one used least recently";
+  EXPECT_EQ(store_->Stats().promoted, 1u);
+  ASSERT_TRUE(store_->Delete(id_, Make(1).manifest->key).ok());
+  EXPECT_FALSE(cold_->Holds(Make(1)));
+}
+
+TEST_F(TieredStoreTest, ColderDiskThatFailsCostsNothingButWhatHadToGo) {
+  OpenWithCold(4, 10);
+  cold_->Fail(Unavailable("the disk is on fire"));
+  for (uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+    store_->Settle();
+  }
+  EXPECT_EQ(store_->Stats().demoted, 0u);
+  for (uint32_t i = 0; i < 6; ++i) EXPECT_EQ(disk_->Holds(Make(i)), i >= 3) << i;
+}
+
+TEST_F(TieredStoreTest, ColdDiskKeepsByItsCodecWhatMayBeLossy) {
+  OpenWithCold(4, 10, "q8");
+  Chunk may = MakeChunk(space_, 0, 64);
+  may.retention.lossy_allowed = true;
+  const Chunk must_not = MakeChunk(space_, 1, 64);
+  TieredStoreOptions options;
+  options.memory_bytes = 2 * MemoryTier::CostOf(*may.manifest);
+  options.disks = {{.path = "first", .bytes = options.memory_bytes},
+                   {.path = "cold", .bytes = 4 * options.memory_bytes, .codec = "q8"}};
+  Open(options);
+  for (uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(Put(i == 0 ? may : MakeChunk(space_, i, 64), Ack::kDurable).ok());
+    store_->Settle();
+  }
+  ASSERT_TRUE(cold_->Holds(may));
+  ASSERT_TRUE(cold_->Holds(must_not));
+  const FetchedChunk refused = Fetch(may);
+  EXPECT_EQ(refused.miss.reason, MissReason::kFidelity) << "what was kept lossily does not answer for what is exact";
+  const FetchedChunk lossy = Fetch(may, Fidelity::kQuantised);
+  ASSERT_EQ(lossy.miss.reason, MissReason::kNone) << lossy.miss.detail;
+  EXPECT_EQ(lossy.manifest->slabs[0].codec, CodecId::kQ8);
+  EXPECT_LT(lossy.manifest->EncodedBytes(), may.manifest->EncodedBytes() * 3 / 4);
+  const FetchedChunk exact = Fetch(must_not);
+  ASSERT_EQ(exact.miss.reason, MissReason::kNone) << exact.miss.detail;
+  EXPECT_EQ(exact.manifest->fidelity, Fidelity::kExact);
+  EXPECT_LE(exact.manifest->EncodedBytes(), must_not.manifest->EncodedBytes());
+  ASSERT_TRUE(Put(may, Ack::kDurable).ok()) << "the exact chunk may come again";
+  EXPECT_EQ(Fetch(may).miss.reason, MissReason::kNone);
+}
+
+TEST_F(TieredStoreTest, ScrubbingDropsWhatHasRottedBeforeAnyoneAsks) {
+  testing::TempDir dir;
+  TieredStoreOptions options;
+  options.disks = {{.path = dir.path()}};
+  const auto reopen = [&] {
+    store_.reset();
+    store_ = TieredStore::Open(options).value();
+  };
+  reopen();
+  for (uint32_t i = 0; i < 8; ++i) ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+  store_->Scrub();
+  EXPECT_EQ(store_->Stats().scrubbed_chunks, 8u);
+  EXPECT_EQ(store_->Stats().scrubbed_bytes, 8 * Make(0).manifest->EncodedBytes());
+  EXPECT_EQ(store_->Stats().disks[0].hits, 0u) << "that is no use of them";
+  store_.reset();
+  testing::FlipBitUnder(dir.path() + "/segments", Make(3).slabs[5].span());
+  reopen();
+  store_->Scrub();
+  EXPECT_EQ(store_->Stats().disks[0].corrupt, 1u);
+  for (uint32_t i = 0; i < 8; ++i) EXPECT_EQ(FetchTier(Make(i)) == TierKind::kNone, i == 3) << i;
+}
+
+TEST_F(TieredStoreTest, ScrubberWorksInTheBackgroundAtItsRate) {
+  TieredStoreOptions options;
+  options.memory_bytes = 10 * cost_;
+  options.disks = {{.path = "first", .bytes = 10 * cost_}};
+  options.scrub_bytes_per_second = uint64_t{1} << 40;
+  options.scrub_interval = absl::ZeroDuration();
+  Open(options);
+  ASSERT_TRUE(Put(Make(1), Ack::kDurable).ok());
+  while (store_->Stats().scrubbed_chunks < 3) std::this_thread::yield();  // pass after pass
+  options.scrub_bytes_per_second = 1;  // the second chunk would be due in an hour
+  Open(options);
+  for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+  store_.reset();  // does not wait for it
+}
+
+TEST_F(TieredStoreTest, WhatTheDisksPolicyDoesNotWantIsWrittenOnlyWhenItIsToBeDurable) {
+  Open(10, 10);
+  disk_->Admit(false);
+  ASSERT_TRUE(Put(Make(1)).ok());
+  ASSERT_TRUE(Put(Make(2), Ack::kDurable).ok());
+  store_->Flush();
+  EXPECT_FALSE(disk_->Holds(Make(1)));
+  EXPECT_TRUE(disk_->Holds(Make(2)));
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
+  EXPECT_EQ(store_->Stats().write_back_dropped, 0u) << "that is no failure";
+  disk_->Admit(true);
+  ASSERT_TRUE(Put(Make(3)).ok());
+  store_->Flush();
+  EXPECT_TRUE(disk_->Holds(Make(3)));
+}
+
+TEST_F(TieredStoreTest, WhatNoColderDiskWantsIsDroppedAndWhatTheFirstDoesNotWantStaysBelow) {
+  OpenWithCold(/*disk_chunks=*/4, /*cold_chunks=*/10);
+  for (uint32_t i = 0; i < 4; ++i) {
+    cold_->Admit(i != 3);  // the fourth store pushes out the first
+    ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+    store_->Settle();
+  }
+  EXPECT_FALSE(cold_->Holds(Make(0)));
+  EXPECT_EQ(FetchTier(Make(0)), TierKind::kNone);
+  cold_->Admit(true);
+  ASSERT_TRUE(Put(Make(4), Ack::kDurable).ok());
+  store_->Settle();
+  ASSERT_TRUE(cold_->Holds(Make(1)));
+  disk_->Admit(false);
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kColdDisk);
+  store_->Settle();
+  EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
+  EXPECT_TRUE(cold_->Holds(Make(1)));
+  EXPECT_FALSE(disk_->Holds(Make(1)));
+}
+
+TEST_F(TieredStoreTest, FirstDiskTakesNoCodecAndPathsAreNotShared) {
+  TieredStoreOptions options;
+  options.disks = {{.path = "a", .codec = "zstd"}};
+  EXPECT_THAT(MessageOf(TieredStore::Open(options).status()), HasSubstr("colder"));
+  options.disks = {{.path = "a"}, {.path = "a"}};
+  EXPECT_THAT(MessageOf(TieredStore::Open(options).status()), HasSubstr("two tiers"));
 }
 
 TEST_F(TieredStoreTest, WrongSpaceIsAMissWithAReason) {
@@ -318,7 +591,7 @@ TEST_F(TieredStoreTest, DeletedChunkDoesNotComeBackByWriteBack) {
   Open(10, 10);
   disk_->Close();
   ASSERT_TRUE(Put(Make(1)).ok());
-  disk_->AwaitPut();  // the write-back thread is busy with 1; 2 waits behind it
+  disk_->AwaitCall();  // the write-back thread is busy with 1; 2 waits behind it
   ASSERT_TRUE(Put(Make(2)).ok());
   ASSERT_TRUE(store_->Delete(id_, Make(2).manifest->key).ok());
   std::thread deleter([&] { EXPECT_TRUE(store_->Delete(id_, Make(1).manifest->key).ok()); });
@@ -335,11 +608,11 @@ TEST_F(TieredStoreTest, ConcurrentStoresOfOneChunkAreOne) {
   disk_->Close();
   std::vector<std::thread> writers;
   for (int i = 0; i < 4; ++i) writers.emplace_back([&] { EXPECT_TRUE(Put(Make(1), Ack::kDurable).ok()); });
-  disk_->AwaitPut();
+  disk_->AwaitCall();
   EXPECT_EQ(FetchTier(Make(1)), TierKind::kNone) << "not visible before it is durable";
   disk_->Open();
   for (std::thread& writer : writers) writer.join();
-  EXPECT_EQ(store_->Stats().disk.puts, 1u);
+  EXPECT_EQ(store_->Stats().disks[0].puts, 1u);
   EXPECT_EQ(store_->Stats().memory.puts, 1u);
   EXPECT_EQ(FetchTier(Make(1)), TierKind::kMemory);
 }
@@ -351,7 +624,7 @@ TEST_F(TieredStoreTest, ConcurrentFetchesFromDiskReadOnce) {
   std::vector<std::thread> readers;
   for (int i = 0; i < 8; ++i) readers.emplace_back([&] { EXPECT_NE(FetchTier(Make(1)), TierKind::kNone); });
   for (std::thread& reader : readers) reader.join();
-  EXPECT_EQ(store_->Stats().disk.hits, 1u);
+  EXPECT_EQ(store_->Stats().disks[0].hits, 1u);
 }
 
 TEST_F(TieredStoreTest, PinProtectsUntilItExpires) {
@@ -448,7 +721,7 @@ TEST_F(TieredStoreTest, EverythingAtOnceNeverServesWrongBytes) {
         if (i % 7 == 0) store_->Delete(id_, chunk.manifest->key).IgnoreError();
         const StoreStats stats = store_->Stats();
         EXPECT_LE(stats.memory.bytes, stats.memory.budget_bytes);
-        EXPECT_LE(stats.disk.bytes, stats.disk.budget_bytes);
+        EXPECT_LE(stats.disks[0].bytes, stats.disks[0].budget_bytes);
       }
     });
   }
@@ -457,10 +730,10 @@ TEST_F(TieredStoreTest, EverythingAtOnceNeverServesWrongBytes) {
 
 TEST_F(TieredStoreTest, UnusableDiskPathStopsTheStartByName) {
   TieredStoreOptions options;
-  options.disk_path = "/proc/no/such/place";
+  options.disks = {{.path = "/proc/no/such/place"}};
   const absl::Status status = TieredStore::Open(options).status();
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
-  EXPECT_THAT(MessageOf(status), HasSubstr(options.disk_path));
+  EXPECT_THAT(MessageOf(status), HasSubstr("/proc/no/such/place"));
 }
 
 }  // namespace

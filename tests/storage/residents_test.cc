@@ -1,0 +1,148 @@
+#include "storage/tier/residents.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "storage/base/status.h"
+#include "tests/storage/test_chunks.h"
+
+namespace kdn {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+const absl::Time kStart = absl::FromUnixSeconds(1000);
+
+ChunkKey Key(uint8_t n) {
+  ChunkKey key;
+  key.bytes.fill(n);
+  return key;
+}
+
+SpaceId Space(uint8_t n) {
+  SpaceId space;
+  space.bytes.fill(n);
+  return space;
+}
+
+ChunkFacts Facts(uint8_t n, uint64_t bytes) { return {.key = Key(n), .parent = {}, .tokens = 16, .bytes = bytes}; }
+
+std::vector<ChunkKey> KeysOf(const absl::StatusOr<std::vector<Residents::Gone>>& gone) {
+  std::vector<ChunkKey> keys;
+  if (!gone.ok()) {
+    ADD_FAILURE() << gone.status();
+    return keys;
+  }
+  for (const Residents::Gone& chunk : *gone) keys.push_back(chunk.key);
+  return keys;
+}
+
+ResidentsOptions Lru(uint64_t budget, SpaceQuotas quotas = {}) {
+  return {.budget_bytes = budget, .policy = PolicyKind::kLru, .quotas = std::move(quotas)};
+}
+
+TEST(ResidentsTest, MakesRoomByThePolicyAndAccountsForReservations) {
+  Residents residents(Lru(100), Pins::None());
+  for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 20), absl::InfiniteFuture());
+  residents.Access(0, Key(1));
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 20, {}, kStart)), IsEmpty());
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 30, {}, kStart)), ElementsAre(Key(2), Key(3)));
+  residents.Release(0, 20);
+  residents.Insert(0, Facts(5, 20), absl::InfiniteFuture());
+  residents.Release(0, 30);
+  EXPECT_EQ(residents.bytes(), 60u);
+  EXPECT_EQ(residents.size(), 3u);
+  EXPECT_TRUE(residents.Erase(0, Key(5)));
+  EXPECT_FALSE(residents.Erase(0, Key(5)));
+  EXPECT_EQ(residents.bytes(), 40u);
+}
+
+TEST(ResidentsTest, RefusesWithoutLettingGoOfAnythingWhenPinsAreInTheWay) {
+  const testing::FixedPins pins({Key(1), Key(2)});
+  Residents residents(Lru(100), pins);
+  for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 25), absl::InfiniteFuture());
+  const absl::Status refused = residents.Reserve(0, 51, {}, kStart).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(residents.size(), 4u);
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 26, Key(3), kStart).status()))
+      << "what is spared is in the way as well";
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 50, {}, kStart)), UnorderedElementsAre(Key(3), Key(4)));
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 101, {}, kStart).status()));
+}
+
+TEST(ResidentsTest, ExpiredChunksGoFirstAndKnowIt) {
+  Residents residents(Lru(100), Pins::None());
+  residents.Insert(0, Facts(1, 50), absl::InfiniteFuture());
+  residents.Insert(0, Facts(2, 30), kStart + absl::Seconds(1));
+  residents.Insert(0, Facts(3, 20), kStart + absl::Seconds(5));
+  EXPECT_TRUE(residents.TakeExpired(kStart).empty());
+  const auto gone = residents.Reserve(0, 30, {}, kStart + absl::Seconds(1));
+  ASSERT_TRUE(gone.ok());
+  ASSERT_EQ(gone->size(), 1u);
+  EXPECT_EQ(gone->front().key, Key(2));
+  EXPECT_EQ(gone->front().bytes, 30u);
+  EXPECT_TRUE(gone->front().expired);
+  residents.SetExpiry(0, Key(3), absl::InfiniteFuture());
+  EXPECT_TRUE(residents.TakeExpired(kStart + absl::Hours(1)).empty());
+  residents.SetExpiry(0, Key(3), kStart);
+  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart)), ElementsAre(Key(3)));
+  EXPECT_EQ(residents.bytes(), 50u);
+}
+
+TEST(ResidentsTest, QuotaBindsItsSpaceAndNoOther) {
+  Residents residents(Lru(100, {.each = 0.3, .named = {{Space(9), 1.0}, {Space(8), 0.0}}}), Pins::None());
+  const Residents::Share a = residents.ShareOf(Space(1));
+  const Residents::Share free = residents.ShareOf(Space(9));
+  EXPECT_EQ(free, 0u) << "a space that may hold all of it shares the common policy";
+  EXPECT_NE(a, residents.ShareOf(Space(2)));
+  EXPECT_EQ(a, residents.ShareOf(Space(1)));
+  residents.Insert(a, Facts(1, 20), absl::InfiniteFuture());
+  residents.Insert(free, Facts(2, 40), absl::InfiniteFuture());
+  EXPECT_THAT(KeysOf(residents.Reserve(a, 20, {}, kStart)), ElementsAre(Key(1))) << "there is room, but not for it";
+  residents.Release(a, 20);
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(a, 31, {}, kStart).status()));
+  const absl::Status none = residents.Reserve(residents.ShareOf(Space(8)), 1, {}, kStart).status();
+  EXPECT_THAT(MessageOf(none), ::testing::HasSubstr("quota"));
+}
+
+TEST(ResidentsTest, FullTierTakesFromWhoHoldsTheGreatestPartOfWhatItMay) {
+  Residents residents(Lru(100, {.each = 0.5}), Pins::None());
+  const Residents::Share a = residents.ShareOf(Space(1));
+  const Residents::Share b = residents.ShareOf(Space(2));
+  const Residents::Share c = residents.ShareOf(Space(3));
+  for (uint8_t i = 1; i <= 5; ++i) residents.Insert(a, Facts(i, 10), absl::InfiniteFuture());
+  for (uint8_t i = 11; i <= 14; ++i) residents.Insert(b, Facts(i, 10), absl::InfiniteFuture());
+  EXPECT_THAT(KeysOf(residents.Reserve(c, 40, {}, kStart)), ElementsAre(Key(1), Key(2), Key(11)));
+}
+
+TEST(ResidentsTest, SurplusCountsUntilItIsErasedAndGoesFirst) {
+  const testing::FixedPins pins({Key(1)});
+  Residents residents(Lru(100), pins);
+  for (uint8_t i = 1; i <= 5; ++i) residents.Insert(0, Facts(i, 20), absl::InfiniteFuture());
+  EXPECT_THAT(residents.Surplus(30), ElementsAre(Key(2), Key(3))) << "a pinned chunk stays";
+  EXPECT_THAT(residents.Surplus(30), IsEmpty());
+  EXPECT_EQ(residents.bytes(), 100u);
+  EXPECT_TRUE(residents.Erase(0, Key(2)));
+  EXPECT_EQ(residents.bytes(), 80u);
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 40, {}, kStart)), ElementsAre(Key(3)));
+  EXPECT_EQ(residents.size(), 3u);
+}
+
+TEST(ResidentsTest, SpacesBeyondTheLimitShareTheCommonPolicy) {
+  Residents residents(Lru(1000, {.each = 0.1}), Pins::None());
+  const auto share_of = [&](uint32_t n) {
+    SpaceId space;
+    space.bytes[0] = static_cast<uint8_t>(n);
+    space.bytes[1] = static_cast<uint8_t>(n >> 8);
+    space.bytes[31] = 1;
+    return residents.ShareOf(space);
+  };
+  for (uint32_t n = 1; n < Residents::kMaxShares; ++n) ASSERT_EQ(share_of(n), n);
+  EXPECT_EQ(share_of(5000), 0u);
+  EXPECT_EQ(share_of(1), 1u);
+}
+
+}  // namespace
+}  // namespace kdn
