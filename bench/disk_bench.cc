@@ -13,14 +13,13 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <random>
 #include <thread>
 
+#include "bench/chunk_maker.h"
 #include "bench/fio.h"
 #include "bench/report.h"
 #include "storage/base/status.h"
@@ -70,46 +69,6 @@ void OnThreads(uint32_t threads, size_t n, const std::function<void(size_t)>& ru
   }
   for (std::thread& worker : workers) worker.join();
 }
-
-// Chunks of one geometry that share their bytes and differ in their keys.
-class ChunkMaker {
- public:
-  ChunkMaker(uint32_t layers, SlabShape shape) : shape_(shape) {
-    std::mt19937_64 random(1);
-    for (uint32_t i = 0; i < 2 * layers; ++i) {
-      Buffer slab(shape.RawSize());
-      for (size_t at = 0; at + 8 <= slab.size(); at += 8) {
-        const uint64_t word = random();
-        std::memcpy(slab.data() + at, &word, sizeof word);
-      }
-      slabs_.push_back(std::move(slab).Freeze());
-      infos_.push_back({.layer = i / 2,
-                        .kind = i % 2 == 0 ? SlabKind::kK : SlabKind::kV,
-                        .codec = CodecId::kRaw,
-                        .shape = shape,
-                        .encoded_size = shape.RawSize(),
-                        .checksum = SlabChecksum(slabs_.back())});
-    }
-  }
-
-  Chunk Make(uint64_t number) const {
-    Manifest manifest;
-    manifest.space.bytes[0] = 1;
-    manifest.key = KeyOf(number);
-    manifest.tokens = shape_.tokens;
-    manifest.slabs = infos_;
-    return {.manifest = std::make_shared<const Manifest>(std::move(manifest)), .slabs = slabs_};
-  }
-  static ChunkKey KeyOf(uint64_t number) {
-    return {.bytes = Sha256({ByteSpan(reinterpret_cast<const uint8_t*>(&number), sizeof number)})};
-  }
-  uint64_t bytes() const { return slabs_.size() * shape_.RawSize(); }
-
- private:
-  const SlabShape shape_;
-  std::vector<SharedBuffer> slabs_;
-  std::vector<SlabInfo> infos_;
-};
 
 std::unique_ptr<RocksDbTier> OpenTier(const std::string& path, uint64_t budget, bool direct = true) {
   return Must(RocksDbTier::Open({.path = path, .residents = {.budget_bytes = budget}, .direct_io = direct}));

@@ -199,7 +199,7 @@ absl::StatusOr<bool> TieredStoreImpl::PutWhereHeld(const Chunk& chunk, Ack ack) 
 
 FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fidelity least) {
   FoundChunk result;
-  result.miss = NotHeld(key);
+  result.miss.reason = MissReason::kNotFound;  // until a tier tells otherwise
   const auto answers = [&](const ManifestPtr& manifest, TierKind tier) {
     result.miss = CheckRequest(*manifest, space, least);
     if (result.miss.reason != MissReason::kNone) return false;
@@ -208,9 +208,9 @@ FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fide
     return true;
   };
   if (const auto in_memory = memory_.Find(key); in_memory.ok() && answers(*in_memory, TierKind::kMemory)) return result;
-  if (disks_.empty()) return result;
-  if (const auto waiting = FindWaiting(key)) {
-    if (answers(waiting->manifest, TierKind::kMemory)) return result;
+  if (write_back_.has_value()) {
+    const std::optional<Chunk> waiting = FindWaiting(key);
+    if (waiting.has_value() && answers(waiting->manifest, TierKind::kMemory)) return result;
   }
   for (const DiskLevel& disk : disks_) {
     const absl::StatusOr<ManifestPtr> manifest = disk.tier->Find(key);
@@ -220,6 +220,7 @@ FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fide
       result.miss = MissFromTier(manifest.status());
     }
   }
+  if (result.miss.reason == MissReason::kNotFound && result.miss.detail.empty()) result.miss = NotHeld(key);
   return result;
 }
 
@@ -244,7 +245,7 @@ FetchedChunk TieredStoreImpl::Fetch(const SpaceId& space, const ChunkKey& key, L
 
 FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) {
   FetchedChunk result;
-  result.miss = NotHeld(key);
+  result.miss.reason = MissReason::kNotFound;  // until a tier tells otherwise
   const auto answers = [&](absl::StatusOr<TierRead> read, TierKind tier) {
     if (absl::IsNotFound(read.status())) return false;  // and what an upper tier said stands
     result.miss = read.ok() ? CheckRequest(*read->manifest, space, least) : MissFromTier(read.status());
@@ -254,9 +255,10 @@ FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, La
     result.slabs = std::move(read->slabs);
     return true;
   };
-  if (answers(memory_.Read(key, layers), TierKind::kMemory) || disks_.empty()) return result;
-  if (const auto waiting = FindWaiting(key)) {
-    if (answers(ReadLayers(*waiting, layers), TierKind::kMemory)) return result;
+  if (answers(memory_.Read(key, layers), TierKind::kMemory)) return result;
+  if (write_back_.has_value()) {
+    const std::optional<Chunk> waiting = FindWaiting(key);
+    if (waiting.has_value() && answers(ReadLayers(*waiting, layers), TierKind::kMemory)) return result;
   }
   for (size_t level = 0; level < disks_.size(); ++level) {
     Tier& disk = *disks_[level].tier;
@@ -274,6 +276,7 @@ FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, La
       result.miss = MissFromTier(manifest.status());
     }
   }
+  if (result.miss.reason == MissReason::kNotFound && result.miss.detail.empty()) result.miss = NotHeld(key);
   return result;
 }
 

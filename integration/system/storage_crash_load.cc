@@ -49,13 +49,12 @@ KvSpace MakeSpace(uint32_t chunk_tokens) {
 }  // namespace
 
 TieredStoreOptions CrashStoreOptions(const std::string& directory, Room room, const std::string& cold_codec) {
-  const bool ample = room == Room::kAmple;
+  constexpr uint64_t kAll = uint64_t{1} << 30;
   TieredStoreOptions options;
   options.memory_bytes = 6 * kMiB;
-  options.disks = {
-      {.path = directory + "/warm", .bytes = (ample ? 1024 : 6) * kMiB},
-      {.path = directory + "/cold", .bytes = (ample ? 1024 : 12) * kMiB, .codec = cold_codec},
-  };
+  options.disks = {{.path = directory + "/warm"}, {.path = directory + "/cold", .codec = cold_codec}};
+  options.disks[0].bytes = room == Room::kAmple ? kAll : room == Room::kTight ? 6 * kMiB : 2 * kMiB;
+  options.disks[1].bytes = room == Room::kTight ? 12 * kMiB : kAll;
   options.write_back_bytes = 4 * kMiB;
   return options;
 }
@@ -67,6 +66,8 @@ CrashChunks::CrashChunks(uint64_t seed) : seed_(seed) {
   }
   for (int i = 0; i < 24; ++i) AddChain(0, 16, 4);
   for (uint32_t i = 0; i < 24; ++i) AddChain(0, 2 + i % 14, 1);
+  small_chunks_ = plans_.size();
+  small_chains_ = chains_.size();
   for (int i = 0; i < 8; ++i) AddChain(1, 128, 3);
   for (uint32_t i = 0; i < 24; ++i) AddChain(1, 32 + i * 4, 1);
   for (uint32_t i = 0; i < 8; ++i) AddChain(2, 512 + i * 146, 1);

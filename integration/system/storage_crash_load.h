@@ -26,8 +26,10 @@ namespace kdn {
 
 // How much room the store has for the chunks of CrashChunks.
 enum class Room : uint8_t {
-  kAmple,  // each disk could take all of them several times over: nothing is evicted from a disk, nothing moves down
-  kTight,  // both disks together take about half of them: chunks move down and go
+  kAmple,   // each disk could take all of them several times over: nothing has to leave a disk
+  kTight,   // both disks together take about half of them: chunks move down, and go
+  kMoving,  // the first disk takes about half of the small ones, the colder one all: chunks move down, but if only
+            // small ones are stored, one at a time, nothing has to go
 };
 
 // A small memory tier, a disk and a colder disk under `directory`. `cold_codec` as in DiskTierOptions.
@@ -50,6 +52,9 @@ class CrashChunks {
     size_t length = 0;
   };
   const std::vector<Chain>& chains() const { return chains_; }
+  // So many chunks, and chains, from the first one on are small: 4 to 32 KB.
+  size_t small_chunks() const { return small_chunks_; }
+  size_t small_chains() const { return small_chains_; }
   // The chunk of this key, or size().
   size_t Find(const ChunkKey& key) const;
 
@@ -89,6 +94,8 @@ class CrashChunks {
   std::vector<Space> spaces_;
   std::vector<Plan> plans_;
   std::vector<Chain> chains_;
+  size_t small_chunks_ = 0;
+  size_t small_chains_ = 0;
   mutable std::deque<Made> made_;
 };
 

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <cerrno>
+#include <map>
 #include <random>
 #include <string>
 #include <thread>
@@ -23,14 +24,15 @@
 namespace kdn {
 namespace {
 
+constexpr size_t kThreads = 4;
+
 struct WorkerOptions {
   std::string directory;
   std::string log;
   std::string cold_codec;
-  bool tight = false;
+  Room room = Room::kAmple;
   uint64_t chunk_seed = 0;
   uint64_t seed = 0;
-  size_t threads = 4;
 };
 
 // The log: a pipe. When nobody reads it any more, the worker ends.
@@ -75,12 +77,14 @@ class Log {
 // One thread's load: operations drawn by its own generator.
 class Load {
  public:
-  Load(TieredStore& store, const CrashChunks& chunks, Log& log, uint64_t seed)
-      : store_(store), chunks_(chunks), log_(log), random_(seed) {}
+  // `paced`: small chunks only, and what moves between tiers has done so before the next one is stored.
+  Load(TieredStore& store, const CrashChunks& chunks, Log& log, uint64_t seed, bool paced)
+      : store_(store), chunks_(chunks), log_(log), random_(seed), paced_(paced) {}
 
   [[noreturn]] void Run() {
     while (true) {
-      const CrashChunks::Chain chain = chunks_.chains()[Draw(chunks_.chains().size())];
+      const CrashChunks::Chain chain =
+          chunks_.chains()[Draw(paced_ ? chunks_.small_chains() : chunks_.chains().size())];
       const uint64_t what = Draw(1000);
       if (what < 480) {
         StoreChain(chain);
@@ -90,7 +94,7 @@ class Load {
       } else if (what < 880) {
         DeleteFrom(chain);
       } else if (what < 930) {
-        PinChain(chain);
+        if (!paced_) PinChain(chain);  // what is pinned cannot move
       } else if (what < 980) {
         Unpin();
       } else if (what < 995) {
@@ -121,6 +125,7 @@ class Load {
     if (Draw(4) == 0) made.retention.expires = absl::Now() + absl::Hours(1 + static_cast<int64_t>(Draw(3)));
     const LogLine line = log_.Begin(LogLine::Operation::kPut, chunk, fidelity, ack);
     log_.End(line, store_.Put(made, ack));
+    Pace();
   }
 
   void FetchChain(const CrashChunks::Chain& chain) {
@@ -145,6 +150,7 @@ class Load {
       }
       if (!right.ok()) log_.Broken(right);
       log_.End(line, absl::OkStatus());
+      Pace();
       if (fetched.miss.reason != MissReason::kNone) return;
     }
   }
@@ -185,10 +191,19 @@ class Load {
     log_.End(line, absl::OkStatus());
   }
 
+  void Pace() {
+    if (!paced_) return;
+    Wait([&] {
+      store_.Flush();
+      store_.Settle();
+    });
+  }
+
   TieredStore& store_;
   const CrashChunks& chunks_;
   Log& log_;
   std::mt19937_64 random_;
+  const bool paced_;
   std::vector<uint64_t> leases_;
 };
 
@@ -200,16 +215,17 @@ int RunWorker(const WorkerOptions& options) {
   }
   Log log(file);
   const CrashChunks chunks(options.chunk_seed);
-  const absl::StatusOr<std::unique_ptr<TieredStore>> store = TieredStore::Open(
-      CrashStoreOptions(options.directory, options.tight ? Room::kTight : Room::kAmple, options.cold_codec));
+  const absl::StatusOr<std::unique_ptr<TieredStore>> store =
+      TieredStore::Open(CrashStoreOptions(options.directory, options.room, options.cold_codec));
   if (!store.ok()) {
     log.Broken(Annotate(store.status(), "the store does not open"));
     return 1;
   }
   log.Write({.kind = LogLine::Kind::kReady});
   std::vector<std::thread> threads;
-  for (size_t i = 0; i < options.threads; ++i) {
-    threads.emplace_back([&, i] { Load(**store, chunks, log, options.seed + i).Run(); });
+  const bool paced = options.room == Room::kMoving;
+  for (size_t i = 0; i < (paced ? 1 : kThreads); ++i) {
+    threads.emplace_back([&, i] { Load(**store, chunks, log, options.seed + i, paced).Run(); });
   }
   for (std::thread& thread : threads) thread.join();
   return 0;
@@ -224,10 +240,11 @@ int main(int argc, char** argv) {
   app.add_option("--directory", options.directory, "Of the store")->required();
   app.add_option("--log", options.log, "Named pipe to write the log to")->required();
   app.add_option("--cold-codec", options.cold_codec, "Codec of the colder disk");
-  app.add_flag("--tight", options.tight, "Budgets that make chunks move and go");
+  const std::map<std::string, kdn::Room> rooms = {
+      {"ample", kdn::Room::kAmple}, {"tight", kdn::Room::kTight}, {"moving", kdn::Room::kMoving}};
+  app.add_option("--room", options.room, "Budgets")->required()->transform(CLI::CheckedTransformer(rooms));
   app.add_option("--chunk-seed", options.chunk_seed, "Decides the chunks' bytes")->required();
   app.add_option("--seed", options.seed, "Decides the operations")->required();
-  app.add_option("--threads", options.threads, "Operations at a time")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   signal(SIGPIPE, SIG_IGN);
   return kdn::RunWorker(options);

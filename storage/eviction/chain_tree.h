@@ -30,6 +30,7 @@ class ChainTree {
   // `slot` leaves. True when it must stay in the table as a ghost because it has children.
   [[nodiscard]] bool Remove(Slot slot);
 
+  void Prefetch(Slot slot) const { __builtin_prefetch(&nodes_[slot]); }
   Slot ParentOf(Slot slot) const { return nodes_[slot].parent; }  // may be a ghost
 
   bool IsLeaf(Slot slot) const { return nodes_[slot].leaf_index < kGone; }  // and resident

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "storage/base/status.h"
 #include "storage/eviction/gdsf_policy.h"
@@ -73,6 +74,22 @@ bool EvictionPolicy::Access(const ChunkKey& key) {
   if (slot == kNoSlot || !table_[slot].resident()) return false;
   OnAccess(slot);
   return true;
+}
+
+void EvictionPolicy::AccessAll(std::span<const ChunkKey> keys) {
+  constexpr size_t kAtOnce = 32;
+  std::array<Slot, kAtOnce> slots;
+  for (; !keys.empty(); keys = keys.subspan(std::min(kAtOnce, keys.size()))) {
+    const std::span<const ChunkKey> some = keys.first(std::min(kAtOnce, keys.size()));
+    for (const ChunkKey& key : some) table_.Prefetch(key);
+    for (size_t i = 0; i < some.size(); ++i) {
+      slots[i] = table_.Find(some[i]);
+      if (slots[i] != kNoSlot) Prefetch(slots[i]);
+    }
+    for (size_t i = 0; i < some.size(); ++i) {
+      if (slots[i] != kNoSlot && table_[slots[i]].resident()) OnAccess(slots[i]);
+    }
+  }
 }
 
 bool EvictionPolicy::Erase(const ChunkKey& key) {

@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -102,6 +103,8 @@ class EvictionPolicy {
 
   // The chunk was used. False when it is not resident.
   bool Access(const ChunkKey& key);
+  // The same for many, first to last, in less time: what they need from memory comes all at once.
+  void AccessAll(std::span<const ChunkKey> keys);
 
   // The chunk is gone for another reason than eviction (deleted, expired, corrupt). False when it was not resident.
   bool Erase(const ChunkKey& key);
@@ -121,6 +124,8 @@ class EvictionPolicy {
   // after the slot was made, OnRemove before it is freed.
   virtual void OnInsert(Slot slot, const ChunkFacts& facts) = 0;
   virtual void OnAccess(Slot slot) = 0;
+  // Before several OnAccess: brings what they will look at closer.
+  virtual void Prefetch(Slot /*slot*/) const {}
   // True keeps the slot as a ghost: indexed, not resident, until the policy calls table_.Free() or it is inserted
   // again.
   virtual bool OnRemove(Slot slot, Removal removal) = 0;

@@ -17,6 +17,7 @@ class LruPolicy final : public EvictionPolicy {
  private:
   void OnInsert(Slot slot, const ChunkFacts& facts) override;
   void OnAccess(Slot slot) override { queue_.MoveToNewest(links_, slot); }
+  void Prefetch(Slot slot) const override { __builtin_prefetch(&links_[slot]); }
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
   size_t PolicyMemoryBytes() const override { return HeapBytes(links_); }

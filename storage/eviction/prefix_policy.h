@@ -44,6 +44,11 @@ class PrefixPolicy final : public EvictionPolicy {
 
   void OnInsert(Slot slot, const ChunkFacts& facts) override;
   void OnAccess(Slot slot) override;
+  void Prefetch(Slot slot) const override {
+    __builtin_prefetch(&states_[slot]);
+    tree_.Prefetch(slot);
+    sampler_.Prefetch(HashOf(table_[slot].key));
+  }
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
   size_t PolicyMemoryBytes() const override;

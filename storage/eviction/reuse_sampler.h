@@ -30,6 +30,7 @@ class ReuseSampler {
   void Configure(size_t samples, uint64_t one_in);
 
   // The key with this hash was used at `now` as a part of `run`.
+  void Prefetch(uint64_t hash) const { index_.prefetch(hash); }
   void Use(uint64_t hash, RunId run, uint64_t now);
 
   // Tells the model of all that still wait.

@@ -47,6 +47,8 @@ class SlotTable {
     const auto it = index_.find(key);
     return it == index_.end() ? kNoSlot : *it;
   }
+  // Brings what Find will look at closer.
+  void Prefetch(const ChunkKey& key) const { index_.prefetch(key); }
   Slot FindOrAdd(const ChunkKey& key);
   void Free(Slot slot);
 

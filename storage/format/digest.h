@@ -36,6 +36,14 @@ struct Digest {
   bool IsZero() const { return *this == Digest{}; }
 
   friend auto operator<=>(const Digest&, const Digest&) = default;  // NOLINT(modernize-use-nullptr): a false alarm
+  // In registers: hash tables compare at every lookup, and a call would cost as much as the rest of it.
+  friend bool operator==(const Digest& a, const Digest& b) {
+    uint64_t x[kDigestSize / 8];
+    uint64_t y[kDigestSize / 8];
+    std::memcpy(x, a.bytes.data(), kDigestSize);
+    std::memcpy(y, b.bytes.data(), kDigestSize);
+    return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
+  }
 
   template <typename H>
   friend H AbslHashValue(H h, const Digest& d) {

@@ -1,10 +1,17 @@
 #include "storage/tier/memory_tier.h"
 
+#include <optional>
 #include <utility>
 
 #include "storage/base/status.h"
 
 namespace kdn {
+namespace {
+
+// Said often, and to callers that know the key: it costs next to nothing.
+absl::Status NotHeld() { return NotFound("not in memory"); }
+
+}  // namespace
 
 TierRead ReadLayers(const Chunk& chunk, LayerRange layers) {
   TierRead read{.manifest = chunk.manifest, .slabs = {}, .retention = chunk.retention};
@@ -29,10 +36,38 @@ MemoryTier::HeldPtr MemoryTier::Get(const ChunkKey& key) {
   return it == shard.chunks.end() ? nullptr : it->second;
 }
 
-MemoryTier::HeldPtr MemoryTier::GetLive(const ChunkKey& key) {
-  HeldPtr held = Get(key);
+MemoryTier::HeldPtr MemoryTier::IfLive(HeldPtr held) const {
   if (held == nullptr || held->chunk.retention.expires == absl::InfiniteFuture()) return held;
   return held->chunk.retention.ExpiredAt(context_.clock->Now()) ? nullptr : held;
+}
+
+MemoryTier::HeldPtr MemoryTier::GetLive(const ChunkKey& key) { return IfLive(Get(key)); }
+
+MemoryTier::HeldPtr MemoryTier::Use(const ChunkKey& key) {
+  HeldPtr held;
+  std::optional<Uses> full;
+  {
+    Shard& shard = ShardOf(key);
+    MutexLock lock(shard.mu);
+    const auto it = shard.chunks.find(key);
+    if (it == shard.chunks.end()) return nullptr;
+    held = it->second;
+    if (held->share == 0) {
+      shard.uses.keys[shard.uses.count++] = key;
+      if (shard.uses.count == shard.uses.keys.size()) {
+        full = shard.uses;
+        shard.uses.count = 0;
+      }
+    }
+  }
+  if (held->share != 0) {
+    MutexLock room(room_mu_);
+    residents_.Access(held->share, key);
+  } else if (full.has_value()) {
+    MutexLock room(room_mu_);
+    residents_.AccessAll(0, full->span());
+  }
+  return IfLive(std::move(held));
 }
 
 MemoryTier::HeldPtr MemoryTier::Take(const ChunkKey& key) {
@@ -51,6 +86,14 @@ void MemoryTier::Set(const ChunkKey& key, HeldPtr held) {
   shard.chunks[key].swap(held);
 }
 
+void MemoryTier::CatchUp() {
+  for (Shard& shard : shards_) {
+    MutexLock lock(shard.mu);
+    residents_.AccessAll(0, shard.uses.span());
+    shard.uses.count = 0;
+  }
+}
+
 void MemoryTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed) {
   for (const Residents::Gone& chunk : gone) {
     freed.push_back(Take(chunk.key));
@@ -64,6 +107,7 @@ absl::Status MemoryTier::Put(const Chunk& chunk, Ack) {
   std::vector<HeldPtr> freed;  // after the lock is let go of
   {
     MutexLock room(room_mu_);
+    CatchUp();
     if (const HeldPtr present = Get(key); present != nullptr) {
       if (GetLive(key) != nullptr && present->chunk.manifest->fidelity >= chunk.manifest->fidelity) {
         residents_.Access(present->share, key);
@@ -96,6 +140,7 @@ absl::Status MemoryTier::Put(const Chunk& chunk, Ack) {
 
 bool MemoryTier::Admits(const Manifest& manifest) {
   MutexLock room(room_mu_);
+  CatchUp();
   const bool admits =
       residents_.Admits(residents_.ShareOf(manifest.space), FactsOf(manifest, CostOf(manifest)));
   if (!admits) counters_.Bypassed();
@@ -104,25 +149,21 @@ bool MemoryTier::Admits(const Manifest& manifest) {
 
 absl::StatusOr<ManifestPtr> MemoryTier::Find(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
-  if (held == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
+  if (held == nullptr) return NotHeld();
   return held->chunk.manifest;
 }
 
 absl::StatusOr<TierRead> MemoryTier::Examine(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
-  if (held == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
+  if (held == nullptr) return NotHeld();
   return ReadLayers(held->chunk, {});
 }
 
 absl::StatusOr<TierRead> MemoryTier::Read(const ChunkKey& key, LayerRange layers) {
-  const HeldPtr held = GetLive(key);
+  const HeldPtr held = Use(key);
   if (held == nullptr) {
     counters_.Miss();
-    return NotFound("chunk {} is not in memory", key.ToShortHex());
-  }
-  {
-    MutexLock room(room_mu_);
-    residents_.Access(held->share, key);
+    return NotHeld();
   }
   TierRead read = ReadLayers(held->chunk, layers);
   uint64_t bytes = 0;
@@ -138,12 +179,13 @@ absl::Status MemoryTier::Erase(const ChunkKey& key) {
     erased = Take(key);
     if (erased != nullptr) residents_.Erase(erased->share, key);
   }
-  if (erased == nullptr) return NotFound("chunk {} is not in memory", key.ToShortHex());
+  if (erased == nullptr) return NotHeld();
   return absl::OkStatus();
 }
 
 std::vector<ChunkKey> MemoryTier::TakeSurplus(uint64_t headroom_bytes) {
   MutexLock room(room_mu_);
+  CatchUp();
   return residents_.Surplus(headroom_bytes);
 }
 

@@ -4,15 +4,17 @@
 // keeps its buffers alive past eviction; such buffers no longer count here.
 //
 // Thread-safety: all methods may be called from any thread. Chunks are found under one of several shards' locks, so
-// that lookups do not meet; room is given and taken, and use is noted, under one lock for all, so that the budget is
-// exact and eviction follows one order over all shards. No lock is held while buffers are freed; pins are asked about
-// with locks held.
+// that lookups do not meet; room is given and taken under one lock for all, so that the budget is exact and eviction
+// follows one order over all shards. Uses are noted by shard and told to the policy some at a time, but always before
+// it decides anything: the order of uses of different shards is kept only roughly. No lock is held while buffers are
+// freed; pins are asked about with locks held.
 #ifndef KDN_STORAGE_TIER_MEMORY_TIER_H_
 #define KDN_STORAGE_TIER_MEMORY_TIER_H_
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -52,16 +54,29 @@ class MemoryTier final : public Tier {
     Residents::Share share = 0;
   };
   using HeldPtr = std::shared_ptr<const Held>;
+  // Keys of chunks of share 0 that were used, first to last.
+  struct Uses {
+    std::array<ChunkKey, 32> keys;  // the first `count` of them
+    size_t count = 0;
+
+    std::span<const ChunkKey> span() const { return std::span(keys).first(count); }
+  };
   struct Shard {
     Mutex mu;
     absl::flat_hash_map<ChunkKey, HeldPtr> chunks ABSL_GUARDED_BY(mu);
+    Uses uses ABSL_GUARDED_BY(mu);
   };
 
   Shard& ShardOf(const ChunkKey& key) { return shards_[key.bytes.back() % shards_.size()]; }
   HeldPtr Get(const ChunkKey& key);      // null when absent
   HeldPtr GetLive(const ChunkKey& key);  // … or expired
+  HeldPtr IfLive(HeldPtr held) const;
   HeldPtr Take(const ChunkKey& key);     // removes it from its shard; null when absent
   void Set(const ChunkKey& key, HeldPtr held);
+  // As GetLive, for a use: the policy is told of it, now or later.
+  HeldPtr Use(const ChunkKey& key);
+  // Tells the policy of all uses that were noted.
+  void CatchUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(room_mu_);
   void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed);
 
   const TierContext context_;

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -78,6 +79,7 @@ class Residents {
 
   void Insert(Share share, const ChunkFacts& facts, absl::Time expires);
   void Access(Share share, const ChunkKey& key) { shares_[share].policy->Access(key); }
+  void AccessAll(Share share, std::span<const ChunkKey> keys) { shares_[share].policy->AccessAll(keys); }
   void SetExpiry(Share share, const ChunkKey& key, absl::Time expires);
   // Also of a chunk that Surplus returned. False when it is not there.
   bool Erase(Share share, const ChunkKey& key);

@@ -8,6 +8,12 @@
 #include "storage/base/status.h"
 
 namespace kdn {
+namespace {
+
+// Said often, and to callers that know the key: it costs next to nothing.
+absl::Status NotHeld() { return NotFound("not on disk"); }
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<RocksDbTier>> RocksDbTier::Open(const RocksDbTierOptions& options,
                                                                const TierContext& context) {
@@ -253,7 +259,7 @@ absl::StatusOr<T> RocksDbTier::ReadRow(
         if (use) residents_.Access(row->share, key);
       }
     }
-    if (id.generation == 0) return NotFound("chunk {} is not on disk", key.ToShortHex());
+    if (id.generation == 0) return NotHeld();
     absl::StatusOr<T> result = read(id, retention, pin);
     // Rows go missing under a reader when the chunk is erased or replaced meanwhile; then the index says so. Rows of an
     // upload that still stands are lost.
@@ -318,7 +324,7 @@ absl::Status RocksDbTier::Erase(const ChunkKey& key) {
   {
     MutexLock lock(mu_);
     const auto it = rows_.find(key);
-    if (it == rows_.end()) return NotFound("chunk {} is not on disk", key.ToShortHex());
+    if (it == rows_.end()) return NotHeld();
     residents_.Erase(it->second.share, key);
     TakeRow(key, erased);
   }
