@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "storage/base/status.h"
 #include "storage/tier/key_locks.h"
 #include "storage/tier/lease_table.h"
@@ -104,9 +105,14 @@ class TieredStoreImpl final : public TieredStore {
   // none of the disks holds it.
   absl::StatusOr<bool> PutWhereHeld(const Chunk& chunk, Ack ack);
   FoundChunk Find(const SpaceId& space, const ChunkKey& key, Fidelity least);
+  FoundChunk FindOnce(const SpaceId& space, const ChunkKey& key, Fidelity least);
   // What waits to be written to the first disk; there is one.
   std::optional<Chunk> FindWaiting(const ChunkKey& key);
   FetchedChunk Read(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least);
+  FetchedChunk ReadOnce(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least);
+  // What `look` finds; once more, if it finds nothing and chunks moved between tiers meanwhile.
+  template <typename T>
+  T LookAgainAfterMoves(const ChunkKey& key, absl::FunctionRef<T()> look);
   absl::StatusOr<TierRead> ReadDisk(size_t level, const ManifestPtr& manifest, const ChunkKey& key, LayerRange layers);
   absl::StatusOr<TierRead> ReadAndPromote(size_t level, const ManifestPtr& manifest, const ChunkKey& key);
 
@@ -197,7 +203,23 @@ absl::StatusOr<bool> TieredStoreImpl::PutWhereHeld(const Chunk& chunk, Ack ack) 
   return held;
 }
 
+template <typename T>
+T TieredStoreImpl::LookAgainAfterMoves(const ChunkKey& key, absl::FunctionRef<T()> look) {
+  while (true) {
+    const uint64_t moves = mover_->moves();
+    T result = look();
+    if (result.miss.reason != MissReason::kNotFound) return result;
+    if (mover_->moves() != moves) continue;
+    if (result.miss.detail.empty()) result.miss = NotHeld(key);
+    return result;
+  }
+}
+
 FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fidelity least) {
+  return LookAgainAfterMoves<FoundChunk>(key, [&] { return FindOnce(space, key, least); });
+}
+
+FoundChunk TieredStoreImpl::FindOnce(const SpaceId& space, const ChunkKey& key, Fidelity least) {
   FoundChunk result;
   result.miss.reason = MissReason::kNotFound;  // until a tier tells otherwise
   const auto answers = [&](const ManifestPtr& manifest, TierKind tier) {
@@ -220,7 +242,6 @@ FoundChunk TieredStoreImpl::Find(const SpaceId& space, const ChunkKey& key, Fide
       result.miss = MissFromTier(manifest.status());
     }
   }
-  if (result.miss.reason == MissReason::kNotFound && result.miss.detail.empty()) result.miss = NotHeld(key);
   return result;
 }
 
@@ -244,6 +265,10 @@ FetchedChunk TieredStoreImpl::Fetch(const SpaceId& space, const ChunkKey& key, L
 }
 
 FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) {
+  return LookAgainAfterMoves<FetchedChunk>(key, [&] { return ReadOnce(space, key, layers, least); });
+}
+
+FetchedChunk TieredStoreImpl::ReadOnce(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) {
   FetchedChunk result;
   result.miss.reason = MissReason::kNotFound;  // until a tier tells otherwise
   const auto answers = [&](absl::StatusOr<TierRead> read, TierKind tier) {
@@ -276,7 +301,6 @@ FetchedChunk TieredStoreImpl::Read(const SpaceId& space, const ChunkKey& key, La
       result.miss = MissFromTier(manifest.status());
     }
   }
-  if (result.miss.reason == MissReason::kNotFound && result.miss.detail.empty()) result.miss = NotHeld(key);
   return result;
 }
 

@@ -117,7 +117,7 @@ void Mover::MoveDown(const ChunkKey& key, size_t from) {
     const Chunk chunk = Encoded(ChunkOf(*std::move(read)), lower);
     if (lower.tier->Admits(*chunk.manifest)) {
       moved = lower.tier->Put(chunk, Ack::kDurable);
-      if (moved.ok()) demoted_.fetch_add(1, std::memory_order_relaxed);
+      if (moved.ok()) demoted_.fetch_add(1);
     }
   }
   if (!moved.ok() && !absl::IsNotFound(moved)) {
@@ -148,7 +148,7 @@ void Mover::MoveUp(const Use& use) {
   const Chunk chunk = ChunkOf(*std::move(read));
   if (to_memory) memory_.Put(chunk, Ack::kMemory).IgnoreError();  // no room: it stays on disk
   if (!to_disk || !first.Put(chunk, Ack::kDurable).ok()) return;
-  promoted_.fetch_add(1, std::memory_order_relaxed);
+  promoted_.fetch_add(1);
   from.Erase(use.key).IgnoreError();
   Stored();
 }

@@ -48,6 +48,10 @@ class Mover {
   // Waits until nothing is left to do.
   void Settle();
 
+  // Goes up whenever a chunk has been written to where it goes, before it is erased from where it was. Who looked for a
+  // chunk tier by tier and did not find it looks again if this went up meanwhile: the chunk may have passed by.
+  uint64_t moves() const { return demoted_.load() + promoted_.load(); }
+
   uint64_t demoted() const { return demoted_.load(std::memory_order_relaxed); }
   uint64_t promoted() const { return promoted_.load(std::memory_order_relaxed); }
 

@@ -104,6 +104,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
 
   std::vector<Removed> removed;
   Residents::Share share = 0;
+  bool durable = ack == Ack::kDurable;
   for (bool has_room = false; !has_room;) {
     Row not_durable;
     bool merge = false;
@@ -122,6 +123,9 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
           return room;
         }
         has_room = true;
+        // What takes the place of a durable chunk must be no less so.
+        const auto replaced = rows_.find(key);
+        durable = durable || (replaced != rows_.end() && replaced->second.safety == Safety::kDurable);
       }
     }
     if (has_room) break;
@@ -132,7 +136,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
   Remove(removed);
 
   const UploadId id{key, db_->NextGeneration()};
-  const absl::StatusOr<Extent> extent = db_->Write(id, chunk, encoded, ack == Ack::kDurable);
+  const absl::StatusOr<Extent> extent = db_->Write(id, chunk, encoded, durable);
   std::vector<Removed> losers;
   Row quicker;
   {
@@ -148,7 +152,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
                     .extent = *extent,
                     .share = share,
                     .fidelity = manifest.fidelity,
-                    .safety = ack == Ack::kDurable ? Safety::kDurable : Safety::kWritten,
+                    .safety = durable ? Safety::kDurable : Safety::kWritten,
                     .retention = chunk.retention};
       residents_.Insert(share, FactsOf(manifest, cost), chunk.retention.expires);
     }

@@ -379,6 +379,16 @@ TEST_F(RocksDbTierTest, FullOfPinnedChunksRefuses) {
   EXPECT_TRUE(Holds(Make(0)));
 }
 
+TEST_F(RocksDbTierTest, WhatReplacesADurableChunkIsDurable) {
+  Open();
+  ASSERT_TRUE(tier_->Put(testing::WithFidelity(Make(0), Fidelity::kApproximate), Ack::kDurable).ok());
+  const uint64_t syncs = tier_->SegmentStats().syncs;
+  ASSERT_TRUE(tier_->Put(Make(1), Ack::kMemory).ok());
+  EXPECT_EQ(tier_->SegmentStats().syncs, syncs);
+  ASSERT_TRUE(tier_->Put(Make(0), Ack::kMemory).ok());
+  EXPECT_EQ(tier_->SegmentStats().syncs, syncs + 1);
+}
+
 TEST_F(RocksDbTierTest, RetentionSurvivesRestartAndIsMergedWithThatOfALaterStore) {
   ManualClock clock(absl::FromUnixSeconds(1'000'000));
   const TierContext context = {.clock = &clock};

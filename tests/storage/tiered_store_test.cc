@@ -403,6 +403,26 @@ TEST_F(TieredStoreTest, WhatTheDiskHasLeastUseForMovesDownAndComesUpAgainWhenItI
   EXPECT_FALSE(cold_->Holds(Make(1)));
 }
 
+TEST_F(TieredStoreTest, ChunkIsFoundWhileItMovesUp) {
+  TieredStoreOptions options;
+  options.memory_bytes = cost_ - 1;  // promotes nothing
+  options.disks = {{.path = "first", .bytes = 4 * cost_}, {.path = "cold", .bytes = 10 * cost_}};
+  Open(options);
+  for (uint32_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+    store_->Settle();
+  }
+  ASSERT_TRUE(cold_->Holds(Make(0)));
+  disk_->Close();
+  EXPECT_EQ(FetchTier(Make(0)), TierKind::kColdDisk);
+  disk_->AwaitCall();  // the mover is at it
+  const uint64_t misses = store_->Stats().memory.misses;
+  std::thread reader([&] { EXPECT_EQ(FetchTier(Make(0)), TierKind::kDisk); });
+  while (store_->Stats().memory.misses == misses) std::this_thread::yield();
+  disk_->Open();
+  reader.join();
+}
+
 TEST_F(TieredStoreTest, ColderDiskThatFailsCostsNothingButWhatHadToGo) {
   OpenWithCold(4, 10);
   cold_->Fail(Unavailable("the disk is on fire"));
