@@ -102,10 +102,8 @@ class Bench {
                    {"read of 8 slabs, M/s", median(samples.read)},
                    {"read of 2 slabs, M/s", median(samples.read_layer)},
                    {"store lookup by 128, M keys/s", median(samples.lookup)}});
-    report.AddGoal({.name = "lookups per second and core, " + name,
-                    .value = median(samples.find),
-                    .unit = "M/s",
-                    .goal = 1});
+    report.AddGoal(
+        {.name = "lookups per second and core, " + name, .value = median(samples.find), .unit = "M/s", .goal = 1});
     report.AddGoal({.name = "hits read per second and core, 8 slabs, " + name,
                     .value = median(samples.read),
                     .unit = "M/s",

@@ -10,10 +10,10 @@
 
 namespace kdn {
 
-// `chunk` (verified) with those of its slabs encoded by `codec` that get smaller by it; slabs that are lossy already are
-// left alone, so that errors do not add up. Its fidelity falls to that of the least exact codec used. A lossy `codec`
-// is taken as it is given: whether the chunk allows it is for the caller to ask.
-// DATA_LOSS: a slab does not decode. INVALID_ARGUMENT: the codec cannot encode slabs of this kind.
+// `chunk` (verified) with those of its slabs encoded by `codec` that get smaller by it; slabs that are lossy already
+// are left alone, so that errors do not add up. Its fidelity falls to that of the least exact codec used. A lossy
+// `codec` is taken as it is given: whether the chunk allows it is for the caller to ask. DATA_LOSS: a slab does not
+// decode. INVALID_ARGUMENT: the codec cannot encode slabs of this kind.
 absl::StatusOr<Chunk> Recode(const Chunk& chunk, const Codec& codec);
 
 }  // namespace kdn

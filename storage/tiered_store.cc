@@ -409,10 +409,9 @@ absl::StatusOr<std::unique_ptr<TieredStore>> TieredStore::Open(const TieredStore
                                                     .policy = disk.policy,
                                                     .whole_chains = options.whole_chains && options.disks.size() == 1,
                                                     .quotas = options.quotas};
-                return RocksDbTier::Open({.path = disk.path,
-                                          .residents = residents,
-                                          .kind = first ? TierKind::kDisk : TierKind::kColdDisk},
-                                         context);
+                return RocksDbTier::Open(
+                    {.path = disk.path, .residents = residents, .kind = first ? TierKind::kDisk : TierKind::kColdDisk},
+                    context);
               });
 }
 

@@ -39,8 +39,8 @@
 namespace kdn {
 
 struct DiskTierOptions {
-  std::string path;                        // directory; made when absent
-  uint64_t bytes = uint64_t{16} << 30;     // budget
+  std::string path;                     // directory; made when absent
+  uint64_t bytes = uint64_t{16} << 30;  // budget
   PolicyKind policy = PolicyKind::kPrefix;
   // Chunks that come down from the tier above are kept by this codec: "" as they come, "zstd", or, where whoever stored
   // them allowed it, "q8", "q4" or "cachegen" (others become "zstd"). Not for the first disk.
@@ -50,9 +50,9 @@ struct DiskTierOptions {
 struct TieredStoreOptions {
   uint64_t memory_bytes = uint64_t{1} << 30;  // budget of the memory tier
   PolicyKind memory_policy = PolicyKind::kPrefix;
-  std::vector<DiskTierOptions> disks;               // the fastest first; none: memory only
-  uint64_t write_back_bytes = uint64_t{256} << 20;  // bytes waiting to go to disk after a kMemory acknowledgement
-  absl::Duration max_pin = absl::Hours(1);          // longest lease that is granted
+  std::vector<DiskTierOptions> disks;                 // the fastest first; none: memory only
+  uint64_t write_back_bytes = uint64_t{256} << 20;    // bytes waiting to go to disk after a kMemory acknowledgement
+  absl::Duration max_pin = absl::Hours(1);            // longest lease that is granted
   absl::Duration max_ttl = absl::InfiniteDuration();  // no chunk is kept longer than this after it was stored
   SpaceQuotas quotas = {};                            // of each tier's budget
   // Chains of chunks live on this node as a whole; false where their chunks are spread over nodes.
@@ -83,7 +83,7 @@ struct Lease {
 
 struct StoreStats {
   TierStats memory;
-  std::vector<TierStats> disks;                      // as in the options
+  std::vector<TierStats> disks;                     // as in the options
   std::array<uint64_t, kMissReasonCount> misses{};  // Fetch results by reason; [0] counts hits
   uint64_t leases = 0;
   uint64_t pinned_chunks = 0;
@@ -106,11 +106,11 @@ class TieredStore {
                                                            const DiskFactory& open_disk);
   virtual ~TieredStore() = default;
 
-  // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and writes nothing
-  // (but makes it durable when kDurable asks for that and it is not yet, and merges retentions); two concurrent stores
-  // of one key are one.
-  // INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest, or has expired. RESOURCE_EXHAUSTED: no room within
-  // the budgets or the space's quota. FAILED_PRECONDITION: kDurable without a disk tier.
+  // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and writes
+  // nothing (but makes it durable when kDurable asks for that and it is not yet, and merges retentions); two concurrent
+  // stores of one key are one. INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest, or has expired.
+  // RESOURCE_EXHAUSTED: no room within the budgets or the space's quota. FAILED_PRECONDITION: kDurable without a disk
+  // tier.
   virtual absl::Status Put(const Chunk& chunk, Ack ack) = 0;
 
   // Without moving bytes: one answer per key, in order.

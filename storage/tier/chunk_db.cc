@@ -176,7 +176,8 @@ absl::StatusOr<Extent> ChunkDb::Write(const UploadId& id, const Chunk& chunk, co
       rocksdb::WriteBatch batch;
       const std::string key = EncodeUploadId(id);
       batch.Put(db->manifests(), key, manifest);
-      batch.Put(db->index(), key, EncodeIndexRow(MakeIndexRow(*chunk.manifest, chunk.retention, manifest.size(), *extent, sync)));
+      batch.Put(db->index(), key,
+                EncodeIndexRow(MakeIndexRow(*chunk.manifest, chunk.retention, manifest.size(), *extent, sync)));
       status = Commit(*db, batch, sync);
     }
     // A batch that failed may still have reached the log.

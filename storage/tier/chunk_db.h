@@ -2,7 +2,8 @@
 //
 // A chunk's slabs lie in a segment file (storage/disk); a RocksDB database says that the chunk exists, and where. Every
 // upload of a chunk has a generation of its own, so that rows are written once, and a second upload
-// of a chunk never mixes with the first; only the retention in an index row may change. Column families (docs/formats.md, "Disk tier"):
+// of a chunk never mixes with the first; only the retention in an index row may change. Column families
+// (docs/formats.md, "Disk tier"):
 //
 //   default    "kdn/format" -> format version, in decimal
 //   manifests  chunk key ‖ generation u64be -> encoded manifest

@@ -75,8 +75,8 @@ std::string EncodeIndexRow(const IndexRow& row) {
   out.U32(row.tokens);
   out.U32(row.first_token);
   out.U8(NumberOf(row.fidelity));
-  out.U8(static_cast<uint8_t>((row.durable ? kDurableFlag : 0) |
-                              (row.retention.lossy_allowed ? kLossyAllowedFlag : 0)));
+  out.U8(
+      static_cast<uint8_t>((row.durable ? kDurableFlag : 0) | (row.retention.lossy_allowed ? kLossyAllowedFlag : 0)));
   out.U64(EncodeExpiry(row.retention.expires));
   out.Bytes(row.space.span());
   out.Bytes(row.parent.span());

@@ -141,8 +141,7 @@ absl::Status MemoryTier::Put(const Chunk& chunk, Ack) {
 bool MemoryTier::Admits(const Manifest& manifest) {
   MutexLock room(room_mu_);
   CatchUp();
-  const bool admits =
-      residents_.Admits(residents_.ShareOf(manifest.space), FactsOf(manifest, CostOf(manifest)));
+  const bool admits = residents_.Admits(residents_.ShareOf(manifest.space), FactsOf(manifest, CostOf(manifest)));
   if (!admits) counters_.Bypassed();
   return admits;
 }

@@ -71,7 +71,7 @@ class MemoryTier final : public Tier {
   HeldPtr Get(const ChunkKey& key);      // null when absent
   HeldPtr GetLive(const ChunkKey& key);  // … or expired
   HeldPtr IfLive(HeldPtr held) const;
-  HeldPtr Take(const ChunkKey& key);     // removes it from its shard; null when absent
+  HeldPtr Take(const ChunkKey& key);  // removes it from its shard; null when absent
   void Set(const ChunkKey& key, HeldPtr held);
   // As GetLive, for a use: the policy is told of it, now or later.
   HeldPtr Use(const ChunkKey& key);

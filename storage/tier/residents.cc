@@ -38,8 +38,8 @@ Residents::Share Residents::ShareOf(const SpaceId& space) {
   if (options_.quotas.each >= 1 && options_.quotas.named.empty()) return 0;
   if (const auto it = share_of_.find(space); it != share_of_.end()) return it->second;
   const uint64_t limit = LimitOf(space);
-  const bool own = limit < options_.budget_bytes &&
-                   (shares_.size() < kMaxShares || options_.quotas.named.contains(space));
+  const bool own =
+      limit < options_.budget_bytes && (shares_.size() < kMaxShares || options_.quotas.named.contains(space));
   if (!own) return 0;
   const auto share = static_cast<Share>(shares_.size());
   shares_.push_back(MakePart(limit));
@@ -73,8 +73,8 @@ bool Residents::CanFree(const Part* part, uint64_t bytes, const ChunkKey& spared
 bool Residents::EvictFrom(Part& part, const ChunkKey& spared, std::vector<Gone>& gone) {
   const auto stays = [&](const ChunkKey& key) { return key == spared || pins_.IsPinned(key); };
   // What waits to be moved away was the least valuable, and the move comes too late.
-  const auto leaving = std::find_if(part.leaving.begin(), part.leaving.end(),
-                                    [&](const auto& entry) { return !stays(entry.first); });
+  const auto leaving =
+      std::find_if(part.leaving.begin(), part.leaving.end(), [&](const auto& entry) { return !stays(entry.first); });
   if (leaving != part.leaving.end()) {
     gone.push_back({.key = leaving->first, .bytes = leaving->second});
     part.leaving_bytes -= leaving->second;
@@ -196,9 +196,8 @@ std::vector<ChunkKey> Residents::Surplus(uint64_t headroom) {
   for (const Part& part : shares_) leaving += part.leaving_bytes;
   std::vector<ChunkKey> surplus;
   while (bytes_ - leaving > target) {
-    Part& part = *std::max_element(shares_.begin(), shares_.end(), [](const Part& a, const Part& b) {
-      return a.policy->bytes() < b.policy->bytes();
-    });
+    Part& part = *std::max_element(shares_.begin(), shares_.end(),
+                                   [](const Part& a, const Part& b) { return a.policy->bytes() < b.policy->bytes(); });
     const std::optional<Evicted> victim = part.policy->Evict([&](const ChunkKey& key) { return pins_.IsPinned(key); });
     if (!victim.has_value()) break;
     part.leaving.emplace(victim->key, victim->bytes);

@@ -35,7 +35,7 @@ namespace kdn {
 
 // How much of each tier's budget a space may hold, from 0 (nothing) to 1 (no limit).
 struct SpaceQuotas {
-  double each = 1;                  // of the spaces that are not named
+  double each = 1;                       // of the spaces that are not named
   std::map<SpaceId, double> named = {};  // of those that are
 };
 

@@ -280,9 +280,9 @@ absl::StatusOr<T> RocksDbTier::ReadRow(
 }
 
 absl::StatusOr<ManifestPtr> RocksDbTier::Find(const ChunkKey& key) {
-  return ReadRow<ManifestPtr>(
-      key, /*use=*/false,
-      [&](const UploadId& id, const Retention&, const SegmentStore::Pin&) { return db_->ReadManifest(id); });
+  return ReadRow<ManifestPtr>(key, /*use=*/false, [&](const UploadId& id, const Retention&, const SegmentStore::Pin&) {
+    return db_->ReadManifest(id);
+  });
 }
 
 absl::StatusOr<TierRead> RocksDbTier::ReadChunk(const ChunkKey& key, bool use, LayerRange layers) {

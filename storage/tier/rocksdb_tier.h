@@ -40,7 +40,8 @@ struct RocksDbTierOptions {
 class RocksDbTier final : public Tier {
  public:
   // Errors as ChunkDb::Open. Chunks beyond the budget, when it has been lowered, are evicted, oldest upload first.
-  static absl::StatusOr<std::unique_ptr<RocksDbTier>> Open(const RocksDbTierOptions& options, const TierContext& context = {});
+  static absl::StatusOr<std::unique_ptr<RocksDbTier>> Open(const RocksDbTierOptions& options,
+                                                           const TierContext& context = {});
 
   TierKind kind() const override { return kind_; }
   absl::Status Put(const Chunk& chunk, Ack ack) override;
@@ -98,8 +99,9 @@ class RocksDbTier final : public Tier {
   absl::Status MakeDurable(const ChunkKey& key, const Row& row);
   // Looks the chunk up and reads it by `read`; what `read` finds damaged is dropped and counted.
   template <typename T>
-  absl::StatusOr<T> ReadRow(const ChunkKey& key, bool use,
-                            absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const Retention&, const SegmentStore::Pin&)> read);
+  absl::StatusOr<T> ReadRow(
+      const ChunkKey& key, bool use,
+      absl::FunctionRef<absl::StatusOr<T>(const UploadId&, const Retention&, const SegmentStore::Pin&)> read);
   absl::StatusOr<TierRead> ReadChunk(const ChunkKey& key, bool use, LayerRange layers);
   void DropCorrupt(const UploadId& id, const absl::Status& why);
 

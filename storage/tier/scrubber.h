@@ -18,7 +18,7 @@
 namespace kdn {
 
 struct ScrubberOptions {
-  uint64_t bytes_per_second = 0;            // 0: only when Scrub is called
+  uint64_t bytes_per_second = 0;              // 0: only when Scrub is called
   absl::Duration interval = absl::Hours(24);  // from the start of one pass to that of the next
 };
 

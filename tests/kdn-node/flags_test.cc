@@ -175,10 +175,14 @@ TEST(ParseFlags, DisksAreAListAlsoInAFlagFile) {
 
 TEST(ParseFlags, ADiskThatIsNotOneIsRefusedWithTheReason) {
   const std::pair<const char*, const char*> cases[] = {
-      {"bytes=1GiB", "path=DIR"},        {"path=/x", "bytes=SIZE"},
-      {"path=/x bytes=1GB size=2", "size"}, {"path=/x bytes=12", "too little"},
-      {"path=/x bytes=1GB policy=fifo", "s3fifo"}, {"path=/x bytes=1GB codec=lzma", "zstd"},
-      {"path= bytes=1GB", "NAME=VALUE"}, {"/x", "NAME=VALUE"},
+      {"bytes=1GiB", "path=DIR"},
+      {"path=/x", "bytes=SIZE"},
+      {"path=/x bytes=1GB size=2", "size"},
+      {"path=/x bytes=12", "too little"},
+      {"path=/x bytes=1GB policy=fifo", "s3fifo"},
+      {"path=/x bytes=1GB codec=lzma", "zstd"},
+      {"path= bytes=1GB", "NAME=VALUE"},
+      {"/x", "NAME=VALUE"},
   };
   for (const auto& [spec, why] : cases) {
     const FlagsResult parsed = Parse({"--disk", spec});
@@ -210,10 +214,12 @@ TEST(ParseFlags, HelpNamesEveryFlagAndVersionTheVersion) {
   const FlagsResult help = Parse({"--help"});
   EXPECT_FALSE(help.flags.has_value());
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* flag :
-       {"--listen", "--metrics-listen", "--insecure-remote", "--port-file", "--memory-bytes", "--disk-path",
-        "--disk-bytes", "--disk", "--memory-policy", "--write-back-bytes", "--max-pin", "--max-ttl", "--space-quota", "--scrub-rate", "--scrub-interval", "--workers", "--max-upload-bytes", "--max-fetch-bytes",
-        "--stop-grace", "--log-level", "--config", "--version"}) {
+  for (const char* flag : {"--listen",           "--metrics-listen",   "--insecure-remote", "--port-file",
+                           "--memory-bytes",     "--disk-path",        "--disk-bytes",      "--disk",
+                           "--memory-policy",    "--write-back-bytes", "--max-pin",         "--max-ttl",
+                           "--space-quota",      "--scrub-rate",       "--scrub-interval",  "--workers",
+                           "--max-upload-bytes", "--max-fetch-bytes",  "--stop-grace",      "--log-level",
+                           "--config",           "--version"}) {
     EXPECT_THAT(help.text, HasSubstr(flag));
   }
   const FlagsResult version = Parse({"--version"});

@@ -121,18 +121,14 @@ class TieredStoreTest : public ::testing::Test {
   void Open(TieredStoreOptions options) {
     options.memory_policy = PolicyKind::kLru;
     disk_ = cold_ = nullptr;
-    store_ = TieredStore::Open(options, clock_,
-                               [&](const DiskTierOptions& disk, const TierContext& context) {
-                                 const TierKind kind = disk_ == nullptr ? TierKind::kDisk : TierKind::kColdDisk;
-                                 auto fake = std::make_unique<FakeDisk>(
-                                     ResidentsOptions{.budget_bytes = disk.bytes,
-                                                      .policy = PolicyKind::kLru,
-                                                      .quotas = options.quotas},
-                                     context, kind);
-                                 (disk_ == nullptr ? disk_ : cold_) = fake.get();
-                                 return absl::StatusOr<std::unique_ptr<Tier>>(std::move(fake));
-                               })
-                 .value();
+    store_ = TieredStore::Open(options, clock_, [&](const DiskTierOptions& disk, const TierContext& context) {
+               const TierKind kind = disk_ == nullptr ? TierKind::kDisk : TierKind::kColdDisk;
+               auto fake = std::make_unique<FakeDisk>(
+                   ResidentsOptions{.budget_bytes = disk.bytes, .policy = PolicyKind::kLru, .quotas = options.quotas},
+                   context, kind);
+               (disk_ == nullptr ? disk_ : cold_) = fake.get();
+               return absl::StatusOr<std::unique_ptr<Tier>>(std::move(fake));
+             }).value();
   }
   // Memory of one chunk over a disk of `disk_chunks`, of which a sixteenth, at least a chunk, is kept free, over a cold
   // one of `cold_chunks` with `codec`.
@@ -495,7 +491,7 @@ TEST_F(TieredStoreTest, ScrubberWorksInTheBackgroundAtItsRate) {
   Open(options);
   ASSERT_TRUE(Put(Make(1), Ack::kDurable).ok());
   while (store_->Stats().scrubbed_chunks < 3) std::this_thread::yield();  // pass after pass
-  options.scrub_bytes_per_second = 1;  // the second chunk would be due in an hour
+  options.scrub_bytes_per_second = 1;                                     // the second chunk would be due in an hour
   Open(options);
   for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
   store_.reset();  // does not wait for it
