@@ -331,13 +331,12 @@ absl::StatusOr<TierRead> TieredStoreImpl::ReadAndPromote(size_t level, const Man
 absl::Status TieredStoreImpl::Delete(const SpaceId& space, const ChunkKey& key) {
   const KeyLocks::Hold hold(locks_, key);
   const FoundChunk found = Find(space, key, Fidelity::kApproximate);
-  if (found.miss.reason == MissReason::kNotFound || found.miss.reason == MissReason::kWrongSpace) {
-    return NotFound("{}", found.miss.detail);
-  }
-  // Also what Find could not read: the tiers tell whether they have it.
+  if (found.miss.reason == MissReason::kWrongSpace) return NotFound("{}", found.miss.detail);
+  // Also what Find could not read, and what is just being evicted: the tiers see to it that it is gone for good.
   memory_.Erase(key).IgnoreError();
   if (write_back_.has_value()) write_back_->Cancel(key);
-  absl::Status result;
+  absl::Status result =
+      found.miss.reason == MissReason::kNotFound ? NotFound("{}", found.miss.detail) : absl::OkStatus();
   for (const DiskLevel& disk : disks_) {
     const absl::Status erased = disk.tier->Erase(key);
     if (!erased.ok() && !absl::IsNotFound(erased)) result = erased;

@@ -80,7 +80,7 @@ absl::Status RocksDbTier::Load() {
       KDN_RETURN_IF_ERROR(Reserve(share, 0, ChunkKey{}, removed));
     }
   }
-  Remove(removed);
+  Remove(removed).IgnoreError();
   return absl::OkStatus();
 }
 
@@ -133,7 +133,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
     if (kept.ok() && ack == Ack::kDurable) kept = MakeDurable(key, not_durable);
     if (!absl::IsNotFound(kept)) return kept;
   }
-  Remove(removed);
+  Remove(removed).IgnoreError();
 
   const UploadId id{key, db_->NextGeneration()};
   const absl::StatusOr<Extent> extent = db_->Write(id, chunk, encoded, durable);
@@ -146,6 +146,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
     if (const Row* row = held()) {
       quicker = *row;
       losers.push_back({id, *extent});  // another upload of the chunk was quicker
+      ++removing_[key];
     } else {
       TakeRow(key, losers);
       rows_[key] = {.generation = id.generation,
@@ -158,7 +159,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
     }
   }
   counters_.Put(cost);
-  Remove(losers);
+  Remove(losers).IgnoreError();
   if (quicker.generation != 0 && ack == Ack::kDurable) return Put(chunk, ack);  // sees to it that that one is durable
   return absl::OkStatus();
 }
@@ -187,6 +188,7 @@ void RocksDbTier::TakeRow(const ChunkKey& key, std::vector<Removed>& removed) {
   if (it == rows_.end()) return;
   removed.push_back({{key, it->second.generation}, it->second.extent});
   rows_.erase(it);
+  ++removing_[key];
 }
 
 void RocksDbTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<Removed>& removed) {
@@ -196,12 +198,20 @@ void RocksDbTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector
   }
 }
 
-void RocksDbTier::Remove(const std::vector<Removed>& removed) {
+absl::Status RocksDbTier::Remove(const std::vector<Removed>& removed) {
+  absl::Status result;
   for (const Removed& chunk : removed) {
-    if (const absl::Status status = db_->Remove(chunk.id, chunk.extent); !status.ok()) {
+    const absl::Status status = db_->Remove(chunk.id, chunk.extent);
+    if (!status.ok()) {
       spdlog::warn("{}; chunk {} is removed later", MessageOf(status), chunk.id.key.ToShortHex());
+      result.Update(status);
     }
+    MutexLock lock(mu_);
+    const auto it = removing_.find(chunk.id.key);
+    if (--it->second == 0) removing_.erase(it);
   }
+  if (!removed.empty()) removed_.NotifyAll();
+  return result;
 }
 
 absl::Status RocksDbTier::MergeRetention(const ChunkKey& key, const Retention& retention) {
@@ -320,19 +330,23 @@ void RocksDbTier::DropCorrupt(const UploadId& id, const absl::Status& why) {
   }
   counters_.Corrupt();
   spdlog::warn("disk tier {}: dropped a damaged chunk: {}", path_, MessageOf(why));
-  Remove(removed);
+  Remove(removed).IgnoreError();
 }
 
 absl::Status RocksDbTier::Erase(const ChunkKey& key) {
   std::vector<Removed> erased;
   {
     MutexLock lock(mu_);
-    const auto it = rows_.find(key);
-    if (it == rows_.end()) return NotHeld();
-    residents_.Erase(it->second.share, key);
-    TakeRow(key, erased);
+    if (const auto it = rows_.find(key); it != rows_.end()) {
+      residents_.Erase(it->second.share, key);
+      TakeRow(key, erased);
+    }
   }
-  return db_->Remove(erased.front().id, erased.front().extent);
+  const absl::Status removed = Remove(erased);
+  // What was evicted or replaced a moment ago must not come back after a crash either.
+  MutexLock lock(mu_);
+  while (removing_.contains(key)) removed_.Wait(mu_);
+  return erased.empty() ? NotHeld() : removed;
 }
 
 std::vector<ChunkKey> RocksDbTier::TakeSurplus(uint64_t headroom_bytes) {
@@ -346,7 +360,7 @@ void RocksDbTier::DropExpired() {
     MutexLock lock(mu_);
     TakeGone(residents_.TakeExpired(context_.clock->Now()), removed);
   }
-  Remove(removed);
+  Remove(removed).IgnoreError();
 }
 
 std::vector<ChunkKey> RocksDbTier::Keys() {

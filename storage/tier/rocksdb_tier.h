@@ -84,14 +84,15 @@ class RocksDbTier final : public Tier {
   RocksDbTier(const RocksDbTierOptions& options, const TierContext& context, std::unique_ptr<ChunkDb> db);
 
   absl::Status Load();
-  // Forgets the row, and adds to `removed` what is to be removed from the disk. Not from residents_.
+  // Forgets the row, and adds to `removed` what is to be handed to Remove. Not from residents_.
   void TakeRow(const ChunkKey& key, std::vector<Removed>& removed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<Removed>& removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Makes room for `bytes` more. RESOURCE_EXHAUSTED names the path.
   absl::Status Reserve(Residents::Share share, uint64_t bytes, const ChunkKey& spared, std::vector<Removed>& removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Remove(const std::vector<Removed>& removed);
+  // Removes from the disk what TakeRow gave. What fails is logged, and done later; the first error of all.
+  absl::Status Remove(const std::vector<Removed>& removed);
   // The row of a chunk that is visible; null.
   const Row* FindLive(const ChunkKey& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status MergeRetention(const ChunkKey& key, const Retention& retention);
@@ -114,6 +115,9 @@ class RocksDbTier final : public Tier {
   mutable Mutex mu_;
   absl::flat_hash_map<ChunkKey, Row> rows_ ABSL_GUARDED_BY(mu_);  // the same keys as in residents_
   Residents residents_ ABSL_GUARDED_BY(mu_);
+  // Uploads by key that are gone from rows_ and may still be on the disk, from where a crash would bring them back.
+  absl::flat_hash_map<ChunkKey, uint32_t> removing_ ABSL_GUARDED_BY(mu_);
+  CondVar removed_;
 };
 
 }  // namespace kdn
