@@ -16,8 +16,9 @@ absl::Status NotHeld() { return NotFound("not in memory"); }
 TierRead ReadLayers(const Chunk& chunk, LayerRange layers) {
   TierRead read{.manifest = chunk.manifest, .slabs = {}, .retention = chunk.retention};
   read.slabs.reserve(chunk.slabs.size());
+  const bool all = layers == LayerRange();  // then the manifest need not come from memory
   for (uint32_t i = 0; i < chunk.slabs.size(); ++i) {
-    if (layers.Contains(chunk.manifest->slabs[i].layer)) read.slabs.push_back({i, chunk.slabs[i]});
+    if (all || layers.Contains(chunk.manifest->slabs[i].layer)) read.slabs.push_back({i, chunk.slabs[i]});
   }
   return read;
 }
