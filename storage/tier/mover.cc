@@ -19,15 +19,21 @@ constexpr size_t kMaxUses = 1024;
 constexpr auto kExpiryInterval = std::chrono::seconds(1);
 
 // `chunk` as disk `level` keeps what comes down to it.
-Chunk Encoded(const Chunk& chunk, const DiskLevel& level) {
+Chunk Encoded(const Chunk& chunk, const DiskLevel& level, IoPool& coders) {
   if (level.codec == nullptr) return chunk;
   const bool allowed = chunk.retention.lossy_allowed || level.codec->fidelity() == Fidelity::kExact;
   const absl::StatusOr<const Codec*> lossless = FindCodec(CodecId::kZstd);
-  absl::StatusOr<Chunk> recoded = Recode(chunk, allowed || !lossless.ok() ? *level.codec : **lossless);
+  absl::StatusOr<Chunk> recoded = Recode(chunk, allowed || !lossless.ok() ? *level.codec : **lossless, coders);
   if (recoded.ok()) return *std::move(recoded);
   spdlog::warn("chunk {} is kept as it is by a colder disk: {}", chunk.manifest->key.ToShortHex(),
                MessageOf(recoded.status()));
   return chunk;
+}
+
+// Threads beside the mover's own: half of the machine in all; the other half is for those who wait.
+size_t CodersFor(const std::vector<DiskLevel>& disks) {
+  const bool codes = std::ranges::any_of(disks, [](const DiskLevel& disk) { return disk.codec != nullptr; });
+  return codes ? std::max(2U, std::thread::hardware_concurrency()) / 2 - 1 : 0;
 }
 
 }  // namespace
@@ -40,7 +46,7 @@ Chunk ChunkOf(TierRead read) {
 }
 
 Mover::Mover(Tier& memory, const std::vector<DiskLevel>& disks, KeyLocks& locks)
-    : memory_(memory), disks_(disks), locks_(locks), thread_([this] { Run(); }) {}
+    : memory_(memory), disks_(disks), locks_(locks), coders_(CodersFor(disks)), thread_([this] { Run(); }) {}
 
 Mover::~Mover() {
   {
@@ -114,7 +120,7 @@ void Mover::MoveDown(const ChunkKey& key, size_t from) {
   absl::StatusOr<TierRead> read = upper.Examine(key);
   absl::Status moved = read.status();
   if (read.ok()) {
-    const Chunk chunk = Encoded(ChunkOf(*std::move(read)), lower);
+    const Chunk chunk = Encoded(ChunkOf(*std::move(read)), lower, coders_);
     if (lower.tier->Admits(*chunk.manifest)) {
       moved = lower.tier->Put(chunk, Ack::kDurable);
       if (moved.ok()) demoted_.fetch_add(1);

@@ -19,6 +19,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "storage/base/mutex.h"
+#include "storage/disk/io_pool.h"
 #include "storage/format/codec.h"
 #include "storage/tier/key_locks.h"
 #include "storage/tier/tier.h"
@@ -69,6 +70,7 @@ class Mover {
   Tier& memory_;
   const std::vector<DiskLevel>& disks_;
   KeyLocks& locks_;
+  IoPool coders_;
   std::atomic<uint64_t> demoted_{0};
   std::atomic<uint64_t> promoted_{0};
 

@@ -10,7 +10,10 @@ namespace {
 
 using testing::MakeChunk;
 
-const Codec& Named(std::string_view name) { return **FindCodec(name); }
+absl::StatusOr<Chunk> RecodeTo(const Chunk& chunk, std::string_view codec) {
+  IoPool pool(3);
+  return Recode(chunk, **FindCodec(codec), pool);
+}
 
 // The chunk's bytes as an engine gets them.
 std::string Decoded(const Chunk& chunk) {
@@ -26,7 +29,7 @@ std::string Decoded(const Chunk& chunk) {
 
 TEST(RecodeTest, LosslessKeepsEveryBitAndNeverGrows) {
   const Chunk raw = MakeChunk(testing::MakeSpace(), 1, 256);
-  const absl::StatusOr<Chunk> zstd = Recode(raw, Named("zstd"));
+  const absl::StatusOr<Chunk> zstd = RecodeTo(raw, "zstd");
   ASSERT_TRUE(zstd.ok()) << zstd.status();
   EXPECT_TRUE(ValidateManifest(*zstd->manifest).ok());
   EXPECT_TRUE(VerifySlabs(*zstd).ok());
@@ -39,7 +42,7 @@ TEST(RecodeTest, LosslessKeepsEveryBitAndNeverGrows) {
 TEST(RecodeTest, LossyLowersTheFidelityAndKeepsTheRetention) {
   Chunk exact = MakeChunk(testing::MakeSpace(), 1, 256, CodecId::kZstd);
   exact.retention = {.expires = absl::FromUnixSeconds(7), .lossy_allowed = true};
-  const absl::StatusOr<Chunk> q4 = Recode(exact, Named("q4"));
+  const absl::StatusOr<Chunk> q4 = RecodeTo(exact, "q4");
   ASSERT_TRUE(q4.ok()) << q4.status();
   EXPECT_TRUE(ValidateManifest(*q4->manifest).ok());
   EXPECT_TRUE(VerifySlabs(*q4).ok());
@@ -51,8 +54,8 @@ TEST(RecodeTest, LossyLowersTheFidelityAndKeepsTheRetention) {
 
 TEST(RecodeTest, WhatIsLossyAlreadyIsLeftAlone) {
   const Chunk exact = MakeChunk(testing::MakeSpace(), 1, 256);
-  const Chunk q8 = *Recode(exact, Named("q8"));
-  const Chunk again = *Recode(q8, Named("q4"));
+  const Chunk q8 = *RecodeTo(exact, "q8");
+  const Chunk again = *RecodeTo(q8, "q4");
   EXPECT_EQ(*again.manifest, *q8.manifest);
   EXPECT_EQ(testing::BytesOf(again), testing::BytesOf(q8));
 }
@@ -61,7 +64,7 @@ TEST(RecodeTest, DamageIsReportedNotEncoded) {
   const Chunk zstd = MakeChunk(testing::MakeSpace(), 1, 256, CodecId::kZstd);
   Chunk damaged = zstd;
   damaged.slabs[0] = SharedBuffer::CopyOf(AsBytes("this is no zstd payload"));
-  EXPECT_TRUE(absl::IsDataLoss(Recode(damaged, Named("q8")).status()));
+  EXPECT_TRUE(absl::IsDataLoss(RecodeTo(damaged, "q8").status()));
 }
 
 }  // namespace
