@@ -184,7 +184,7 @@ class HostileNodeTest : public testing::Test {
 };
 
 TEST_F(HostileNodeTest, AWellBehavedScriptIsAHit) {
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     for (const uint32_t chunk : {2u, 0u, 1u}) SendChunk(writer, chunk);
     return grpc::Status::OK;
   };
@@ -192,7 +192,7 @@ TEST_F(HostileNodeTest, AWellBehavedScriptIsAHit) {
 }
 
 TEST_F(HostileNodeTest, WhatWasVerifiedBeforeTheNodeDiedStaysAHit) {
-  node_.fetch = [&](grpc::ServerContext& context, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext& context, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(ResultFrame(1));
     writer.Write(DataFrame(1, 0));
@@ -209,7 +209,7 @@ TEST_F(HostileNodeTest, WhatWasVerifiedBeforeTheNodeDiedStaysAHit) {
 }
 
 TEST_F(HostileNodeTest, AStreamThatFailsMidwayGivesItsReasonToTheRest) {
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(ResultFrame(1));
     return grpc::Status(grpc::RESOURCE_EXHAUSTED, "too much at once");
@@ -221,7 +221,7 @@ TEST_F(HostileNodeTest, AStreamThatFailsMidwayGivesItsReasonToTheRest) {
 }
 
 TEST_F(HostileNodeTest, ANodeThatHangsCostsNoMoreThanTheDeadline) {
-  node_.fetch = [&](grpc::ServerContext& context, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext& context, FetchWriter& writer) {
     SendChunk(writer, 0);
     WaitForCancellation(context);
     return grpc::Status::OK;
@@ -232,7 +232,7 @@ TEST_F(HostileNodeTest, ANodeThatHangsCostsNoMoreThanTheDeadline) {
 }
 
 TEST_F(HostileNodeTest, AStreamThatEndsEarlyAndSaysAllIsWellIsABreach) {
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(ResultFrame(1));
     writer.Write(DataFrame(1, 0));
@@ -247,7 +247,7 @@ TEST_F(HostileNodeTest, AStreamThatEndsEarlyAndSaysAllIsWellIsABreach) {
 TEST_F(HostileNodeTest, FramesMayBeJoinedOrNot) {
   const std::string whole = JoinedFrame(1).data();
   for (const size_t part : {size_t{100}, size_t{1000}, whole.size() - 1, whole.size()}) {
-    node_.fetch = [&, part](grpc::ServerContext&, FetchWriter& writer) {
+    node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
       SendChunk(writer, 0);
       v1::FetchFrame frame = ResultFrame(1);
       frame.set_data(whole.substr(0, part));
@@ -272,7 +272,7 @@ TEST_F(HostileNodeTest, FramesMayBeJoinedOrNot) {
 TEST_F(HostileNodeTest, DataBehindTheLastSlabCondemnTheStreamAndNotTheChunk) {
   v1::FetchFrame too_long = JoinedFrame(1);
   too_long.mutable_data()->push_back('x');
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     while (writer.Write(too_long)) {
     }
@@ -362,7 +362,7 @@ TEST_F(HostileNodeTest, ACodecOfALaterVersionIsNamed) {
 
   v1::FetchFrame frame = ResultFrame(1);
   frame.mutable_result()->set_manifest(later);
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(frame);
     SendChunk(writer, 2);
@@ -376,7 +376,7 @@ TEST_F(HostileNodeTest, ACodecOfALaterVersionIsNamed) {
 TEST_F(HostileNodeTest, FlippedBytesAreCorruptAndTheRestIsNot) {
   v1::FetchFrame flipped = DataFrame(1, 2);
   (*flipped.mutable_data())[11] ^= 4;
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(ResultFrame(1));
     for (uint32_t slab = 0; slab < chunks_[1].slabs.size(); ++slab) {
@@ -389,7 +389,7 @@ TEST_F(HostileNodeTest, FlippedBytesAreCorruptAndTheRestIsNot) {
 }
 
 TEST_F(HostileNodeTest, AChunkTakenBackMidwayGetsTheSecondReason) {
-  node_.fetch = [&](grpc::ServerContext&, FetchWriter& writer) {
+  node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
     SendChunk(writer, 0);
     writer.Write(ResultFrame(1));
     writer.Write(DataFrame(1, 0));
