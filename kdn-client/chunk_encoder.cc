@@ -14,13 +14,27 @@ struct Encoded {
   Buffer bytes;
 };
 
-absl::StatusOr<Encoded> EncodeSlab(const SlabInfo& slab, const Codec& codec, const EncodeHints& hints, ByteSpan raw) {
-  KDN_ASSIGN_OR_RETURN(Buffer bytes, codec.Encode(slab.shape, slab.kind, raw, hints));
-  const bool pointless = codec.fidelity() == Fidelity::kExact && bytes.size() >= raw.size();
-  if (!pointless || codec.id() == CodecId::kRaw) return Encoded{&codec, std::move(bytes)};
+// The slab's bytes: where they lie, if that is in one piece, otherwise gathered into `gathered`.
+ByteSpan RawBytes(const SlabInfo& slab, const SlabPlace& place, Buffer& gathered) {
+  const ByteSpan direct = place.Direct();
+  if (!direct.empty()) return direct;
+  if (gathered.size() != slab.shape.RawSize()) gathered = Buffer(slab.shape.RawSize());
+  place.Read(gathered.span());
+  return gathered.span();
+}
+
+absl::StatusOr<Encoded> EncodeSlab(const SlabInfo& slab, const Codec& codec, const EncodeHints& hints,
+                                   const SlabPlace& place, Buffer& gathered) {
+  const uint64_t raw_size = slab.shape.RawSize();
+  if (codec.id() != CodecId::kRaw) {
+    KDN_ASSIGN_OR_RETURN(Buffer bytes, codec.Encode(slab.shape, slab.kind, RawBytes(slab, place, gathered), hints));
+    const bool pointless = codec.fidelity() == Fidelity::kExact && bytes.size() >= raw_size;
+    if (!pointless) return Encoded{&codec, std::move(bytes)};
+  }
   KDN_ASSIGN_OR_RETURN(const Codec* raw_codec, FindCodec(CodecId::kRaw));
-  KDN_ASSIGN_OR_RETURN(bytes, raw_codec->Encode(slab.shape, slab.kind, raw));
-  return Encoded{raw_codec, std::move(bytes)};
+  Buffer raw(raw_size);
+  place.Read(raw.span());
+  return Encoded{raw_codec, std::move(raw)};
 }
 
 }  // namespace
@@ -37,9 +51,11 @@ absl::StatusOr<Chunk> EncodeChunk(const SpaceId& id, const KvSpace& space, const
 
   std::vector<SharedBuffer> slabs;
   slabs.reserve(manifest->slabs.size());
+  Buffer gathered;  // reused from slab to slab
   for (SlabInfo& slab : manifest->slabs) {
     const EncodeHints hints = {.layer = slab.layer, .layer_count = LayerCount(space), .first_token = chunk.first_token};
-    KDN_ASSIGN_OR_RETURN(Encoded encoded, EncodeSlab(slab, codec, hints, source.Slab(slab, chunk.first_token)));
+    KDN_ASSIGN_OR_RETURN(Encoded encoded,
+                         EncodeSlab(slab, codec, hints, source.Place(slab, chunk.first_token), gathered));
     slab.codec = encoded.codec->id();
     manifest->fidelity = std::min(manifest->fidelity, encoded.codec->fidelity());
     slabs.push_back(std::move(encoded.bytes).Freeze());

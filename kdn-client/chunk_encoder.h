@@ -11,8 +11,8 @@
 
 namespace kdn {
 
-// `chunk` lies in `source` at its first_token and has passed KvView::CheckChunks. A slab that a lossless codec does not
-// make smaller is kept raw. The chunk's fidelity is that of the least exact codec used.
+// `chunk` lies in `source` at its first_token and has passed KvView's checks, that for all heads included. A slab that
+// a lossless codec does not make smaller is kept raw. The chunk's fidelity is that of the least exact codec used.
 absl::StatusOr<Chunk> EncodeChunk(const SpaceId& id, const KvSpace& space, const ChunkRef& chunk, const KvView& source,
                                   const Codec& codec);
 

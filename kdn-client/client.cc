@@ -104,10 +104,10 @@ class ClientImpl final : public Client {
     return hit;
   }
 
-  absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const ContiguousKv& destination,
+  absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
                                     const FetchOptions& options) override {
     const absl::Time begin = Now();
-    KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers));
+    KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, options.destination_token));
 
     FetchSink sink(id_, space_, chunks, view,
@@ -135,11 +135,12 @@ class ClientImpl final : public Client {
     return report;
   }
 
-  absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const ContiguousKv& source,
+  absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const KvLayout& source,
                                     const StoreOptions& options) override {
     const absl::Time begin = Now();
     const absl::Time deadline = begin + options.deadline;
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, source, {}));
+    KDN_RETURN_IF_ERROR(view.CheckHoldsAllHeads());
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, 0));
     KDN_ASSIGN_OR_RETURN(const Codec* codec, FindCodec(options.codec));
     if (options.ttl <= absl::ZeroDuration()) return InvalidArgument("store for a positive time");

@@ -23,20 +23,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kdn-client/kv_layout.h"
 #include "kdn-client/transport.h"
 #include "storage/chunk.h"
 #include "storage/format/chunk_key.h"
 #include "storage/format/kv_space.h"
 
 namespace kdn {
-
-// Engine memory for one sequence, contiguous by layer: K of layer l is [capacity_tokens, kv_heads, k_dim] at k[l], V is
-// [capacity_tokens, kv_heads, v_dim] at v[l] (null where the space stores no V), row-major, in the space's dtype.
-struct ContiguousKv {
-  std::vector<uint8_t*> k;
-  std::vector<uint8_t*> v;
-  uint32_t capacity_tokens = 0;
-};
 
 struct LookupOptions {
   absl::Duration deadline = absl::Milliseconds(100);
@@ -60,13 +53,16 @@ struct FetchOptions {
   Fidelity least = Fidelity::kExact;
   // Added to each chunk's first_token: where in the destination its tokens go. The bytes are not changed.
   uint32_t destination_token = 0;
+  // Positions of the destination that are written; what chunks hold beyond them is verified, but not written, and needs
+  // no room there.
+  TokenRange tokens = {};
 };
 
 struct ChunkOutcome {
   Miss miss = {};  // reason kNone: all of it is in the destination, verified
   TierKind tier = TierKind::kNone;
   uint64_t encoded_bytes = 0;  // as they came
-  uint64_t raw_bytes = 0;      // as they were written
+  uint64_t raw_bytes = 0;      // as they were written: the tokens and heads that were, in the destination's dtype
 };
 
 struct FetchReport {
@@ -108,15 +104,16 @@ class Client {
   // Looks up the whole chunks of `tokens`. Never fails: what keeps it from answering is in `stopped_by`.
   virtual PrefixHit LookupPrefix(std::span<const Token> tokens, const LookupOptions& options) = 0;
 
-  // Fetches `chunks` into `destination`. Bytes of a chunk that is not reported as a hit are unspecified.
-  // INVALID_ARGUMENT when the destination does not fit the space or the chunks.
-  virtual absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const ContiguousKv& destination,
+  // Fetches `chunks` into `destination` (kdn-client/kv_layout.h). Where a chunk that is not reported as a hit would
+  // lie, bytes are unspecified; all others that were not asked for stay as they are. INVALID_ARGUMENT when the
+  // destination does not fit the space or the chunks.
+  virtual absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
                                             const FetchOptions& options) = 0;
 
   // Encodes and stores `chunks` out of `source`, where each lies at its first_token.
-  // INVALID_ARGUMENT when the source does not fit the space or the chunks, the codec is unknown, or the ttl is not
-  // positive.
-  virtual absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const ContiguousKv& source,
+  // INVALID_ARGUMENT when the source does not fit the space or the chunks or does not hold all heads, the codec is
+  // unknown, or the ttl is not positive.
+  virtual absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const KvLayout& source,
                                             const StoreOptions& options) = 0;
 
   virtual absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) = 0;

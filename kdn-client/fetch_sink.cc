@@ -9,6 +9,15 @@
 #include "storage/base/status.h"
 
 namespace kdn {
+namespace {
+
+// The first `size` bytes of `buffer`, which is made anew, without its bytes, where it is smaller.
+MutableByteSpan AtLeast(uint64_t size, Buffer& buffer) {
+  if (buffer.size() < size) buffer = Buffer(size);
+  return buffer.span().first(size);
+}
+
+}  // namespace
 
 FetchSink::FetchSink(const SpaceId& id, const KvSpace& space, std::span<const ChunkRef> chunks, const KvView& view,
                      Want want)
@@ -121,8 +130,8 @@ void FetchSink::Begin(size_t chunk, const SlabInfo& info) {
            .info = &info,
            .codec = *FindCodec(info.codec),
            .received = 0,
-           .place = view_.Slab(info, at_token)};
-  if (info.codec == CodecId::kRaw) writer_.Start(open_.place);
+           .place = view_.Place(info, at_token)};
+  if (open_.Streams()) writer_.Start(open_.place);
 }
 
 void FetchSink::Append(ByteSpan part) {
@@ -130,15 +139,15 @@ void FetchSink::Append(ByteSpan part) {
   const uint64_t at = open_.received;
   open_.received += part.size();
   const bool last = open_.received == size;
-  if (open_.info->codec == CodecId::kRaw) {
+  if (open_.Streams()) {
     writer_.Append(part);
     if (last) Complete(VerifyChecksum(writer_.Checksum()));
   } else if (part.size() == size) {
     Complete(Decode(part));
   } else {
-    if (gathered_.size() < size) gathered_ = Buffer(size);
-    std::copy(part.begin(), part.end(), gathered_.data() + at);
-    if (last) Complete(Decode(ByteSpan(gathered_.span()).first(size)));
+    const MutableByteSpan gathered = AtLeast(size, gathered_);
+    std::copy(part.begin(), part.end(), gathered.data() + at);
+    if (last) Complete(Decode(gathered));
   }
 }
 
@@ -147,9 +156,19 @@ absl::Status FetchSink::VerifyChecksum(uint64_t checksum) const {
   return DataLoss("checksum {:016x}, the manifest says {:016x}", checksum, open_.info->checksum);
 }
 
-absl::Status FetchSink::Decode(ByteSpan encoded) const {
+absl::Status FetchSink::Decode(ByteSpan encoded) {
   KDN_RETURN_IF_ERROR(VerifyChecksum(SlabChecksum(encoded)));
-  return open_.codec->Decode(open_.info->shape, open_.info->kind, encoded, open_.place);
+  const SlabInfo& info = *open_.info;
+  if (info.codec == CodecId::kRaw) {
+    open_.place.Write(0, encoded);
+    return absl::OkStatus();
+  }
+  const MutableByteSpan direct = open_.place.Direct();
+  if (!direct.empty()) return open_.codec->Decode(info.shape, info.kind, encoded, direct);
+  const MutableByteSpan decoded = AtLeast(info.shape.RawSize(), decoded_);
+  KDN_RETURN_IF_ERROR(open_.codec->Decode(info.shape, info.kind, encoded, decoded));
+  open_.place.Write(0, decoded);
+  return absl::OkStatus();
 }
 
 void FetchSink::Complete(const absl::Status& verified) {
@@ -159,7 +178,7 @@ void FetchSink::Complete(const absl::Status& verified) {
   }
   Arrival& arrival = arrivals_[slab.chunk];
   arrival.outcome.encoded_bytes += slab.info->encoded_size;
-  arrival.outcome.raw_bytes += slab.place.size();
+  arrival.outcome.raw_bytes += slab.place.MemoryBytes();
   arrival.next_slab = NextWanted(*arrival.manifest, arrival.next_slab + 1);
   if (arrival.next_slab == arrival.manifest->slabs.size()) arrival.phase = Phase::kHit;
 }

@@ -1,13 +1,14 @@
-// FetchSink: puts what a fetch delivers into an engine's contiguous memory, and believes nothing that it has not
-// checked: geometry, place in the chain, codec, fidelity, order of the parts, checksum.
+// FetchSink: puts what a fetch delivers into an engine's memory, and believes nothing that it has not checked:
+// geometry, place in the chain, codec, fidelity, order of the parts, checksum.
 //
 //   FetchSink sink(id, space, chunks, view, {.least = Fidelity::kExact});
 //   absl::Status ended = transport->Fetch(query, deadline, sink);
 //   std::vector<ChunkOutcome> outcomes = std::move(sink).Finish(ended);
 //
-// A raw slab goes straight into its place, one copy in all. Any other is gathered first, unless it comes in one part,
-// then verified, then decoded into its place. A chunk is a hit once every slab asked for was verified and written; from
-// then on nothing that the peer says changes it.
+// A raw slab goes straight into its place, one copy in all, unless elements change their type. Any other is gathered
+// first, unless it comes in one part, then verified, then decoded: into its place where that is in one piece, otherwise
+// into a buffer that is then copied to where it belongs. A chunk is a hit once every slab asked for was verified and
+// written; from then on nothing that the peer says changes it.
 //
 // Thread-safety: one thread at a time.
 #ifndef KDN_KDN_CLIENT_FETCH_SINK_H_
@@ -59,7 +60,10 @@ class FetchSink final : public SlabSink {
     const SlabInfo* info = nullptr;
     const Codec* codec = nullptr;
     uint64_t received = 0;
-    MutableByteSpan place;
+    SlabPlace place;
+
+    // Whether parts can be written as they come.
+    bool Streams() const { return info->codec == CodecId::kRaw && !place.Converts(); }
   };
 
   Miss Examine(const ChunkRef& asked, const Manifest& manifest) const;
@@ -68,7 +72,7 @@ class FetchSink final : public SlabSink {
   void Begin(size_t chunk, const SlabInfo& info);
   void Append(ByteSpan part);
   absl::Status VerifyChecksum(uint64_t checksum) const;
-  absl::Status Decode(ByteSpan encoded) const;
+  absl::Status Decode(ByteSpan encoded);
   void Complete(const absl::Status& verified);
   void Fail(size_t chunk, MissReason reason, std::string detail);
 
@@ -80,7 +84,8 @@ class FetchSink final : public SlabSink {
   std::vector<Arrival> arrivals_;
   OpenSlab open_;
   VerifyingWriter writer_;
-  Buffer gathered_;  // reused from slab to slab
+  Buffer gathered_;  // encoded bytes; both are reused from slab to slab
+  Buffer decoded_;
 };
 
 }  // namespace kdn

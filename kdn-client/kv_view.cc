@@ -1,45 +1,45 @@
 #include "kdn-client/kv_view.h"
 
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string>
+
 #include "storage/base/status.h"
 
 namespace kdn {
-namespace {
 
-absl::Status CheckTensors(const LayerRun& run, uint32_t layer, const ContiguousKv& kv) {
-  if (kv.k[layer] == nullptr) {
-    return InvalidArgument("layer {}: k is null; give [{}, {}, {}]", layer, kv.capacity_tokens, run.kv_heads,
-                           run.k_dim);
-  }
-  const bool stores_v = run.stored == StoredKind::kKv;
-  if (stores_v && kv.v[layer] == nullptr) {
-    return InvalidArgument("layer {}: v is null; give [{}, {}, {}]", layer, kv.capacity_tokens, run.kv_heads,
-                           run.v_dim);
-  }
-  if (!stores_v && kv.v[layer] != nullptr) {
-    return InvalidArgument("layer {}: v is given, but the space stores no V there; give null", layer);
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-absl::StatusOr<KvView> KvView::Over(const KvSpace& space, const ContiguousKv& kv, LayerRange layers) {
+absl::StatusOr<KvView> KvView::Over(const KvSpace& space, const KvLayout& kv, LayerRange layers, TokenRange tokens) {
+  KDN_ASSIGN_OR_RETURN(const KvPool pool, KvPool::Of(kv, space));
   const uint32_t layer_count = LayerCount(space);
-  if (kv.k.size() != layer_count || kv.v.size() != layer_count) {
-    return InvalidArgument("k has {} and v {} layers; the space has {} (null entries where no V is stored)",
-                           kv.k.size(), kv.v.size(), layer_count);
-  }
   if (layers.begin >= layers.end || layers.begin >= layer_count) {
     return InvalidArgument("layers [{}, {}) hold none of the space's {} layers", layers.begin, layers.end, layer_count);
   }
+  if (tokens.begin >= tokens.end) {
+    return InvalidArgument("tokens [{}, {}) hold none; give positions of the sequence", tokens.begin, tokens.end);
+  }
+  KvView view(space, pool, tokens);
   uint32_t layer = 0;
   for (const LayerRun& run : space.layers) {
     for (uint32_t i = 0; i < run.count; ++i, ++layer) {
-      if (layers.Contains(layer)) KDN_RETURN_IF_ERROR(CheckTensors(run, layer, kv));
+      if (!layers.Contains(layer)) continue;
+      KDN_ASSIGN_OR_RETURN(const LayerTensors tensors, pool.Layer(run, layer));
+      view.holds_all_heads_ &= tensors.heads == HeadRange{.begin = 0, .end = run.kv_heads};
+      view.layers_[layer] = tensors;
     }
   }
-  return KvView(space, kv);
+  return view;
 }
+
+KvView::KvView(const KvSpace& space, const KvPool& pool, TokenRange tokens)
+    : chunk_tokens_(space.chunk_tokens),
+      tokens_(tokens),
+      heads_(pool.heads),
+      paged_(pool.paged),
+      blocks_(pool.blocks),
+      block_tokens_(pool.block_tokens),
+      block_table_(pool.block_table),
+      layers_(LayerCount(space)) {}
 
 absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, uint32_t token_offset) const {
   for (size_t i = 0; i < chunks.size(); ++i) {
@@ -48,19 +48,56 @@ absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, uint32_t toke
       return InvalidArgument("chunk {}: it has {} tokens; chunks of this space have 1 to {}", i, chunk.tokens,
                              chunk_tokens_);
     }
-    const uint64_t begin = uint64_t{chunk.first_token} + token_offset;
-    if (begin + chunk.tokens > capacity_tokens_) {
-      return InvalidArgument("chunk {}: tokens [{}, {}) end beyond the memory's capacity of {} tokens", i, begin,
-                             begin + chunk.tokens, capacity_tokens_);
+    const uint64_t at_token = uint64_t{chunk.first_token} + token_offset;
+    const Taken taken = TakenOf(at_token, chunk.tokens);
+    if (taken.begin < taken.end) KDN_RETURN_IF_ERROR(CheckBlocks(i, at_token + taken.begin, at_token + taken.end));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvView::CheckBlocks(size_t chunk, uint64_t begin, uint64_t end) const {
+  const uint64_t last = (end - 1) / block_tokens_;
+  if (last >= block_table_.size()) {
+    const std::string room =
+        paged_ ? fmt::format("block table of {} blocks of {} tokens", block_table_.size(), block_tokens_)
+               : fmt::format("memory's capacity of {} tokens", block_tokens_);
+    return InvalidArgument("chunk {}: tokens [{}, {}) end beyond the {}", chunk, begin, end, room);
+  }
+  for (uint64_t entry = begin / block_tokens_; entry <= last; ++entry) {
+    const int32_t block = block_table_[entry];
+    if (block < 0 || static_cast<uint32_t>(block) >= blocks_) {
+      return InvalidArgument("chunk {}: block_table[{}] is {}; the pool's blocks are 0 to {}", chunk, entry, block,
+                             blocks_ - 1);
     }
   }
   return absl::OkStatus();
 }
 
-MutableByteSpan KvView::Slab(const SlabInfo& slab, uint64_t at_token) const {
-  uint8_t* const tensor = slab.kind == SlabKind::kV ? v_[slab.layer] : k_[slab.layer];
-  const uint64_t row_bytes = uint64_t{slab.shape.heads} * slab.shape.dim * DTypeSize(slab.shape.dtype);
-  return {tensor + at_token * row_bytes, slab.shape.RawSize()};
+absl::Status KvView::CheckHoldsAllHeads() const {
+  if (holds_all_heads_) return absl::OkStatus();
+  return InvalidArgument(
+      "the memory holds heads [{}, {}) only, and chunks are stored whole; store from memory with all heads, or give "
+      "each "
+      "rank a space of its own (tp_rank, tp_world)",
+      heads_.begin, heads_.end);
+}
+
+KvView::Taken KvView::TakenOf(uint64_t at_token, uint32_t tokens) const {
+  const auto offset_of = [&](uint64_t position) {
+    return static_cast<uint32_t>(std::clamp(position, at_token, at_token + tokens) - at_token);
+  };
+  const bool open = tokens_.end == TokenRange().end;
+  return {.begin = offset_of(tokens_.begin), .end = open ? tokens : offset_of(tokens_.end)};
+}
+
+SlabPlace KvView::Place(const SlabInfo& slab, uint64_t at_token) const {
+  const LayerTensors& layer = layers_[slab.layer];
+  const Taken taken = TakenOf(at_token, slab.shape.tokens);
+  const SlabPart part = {.first_head = layer.heads.begin,
+                         .heads = layer.heads.end - layer.heads.begin,
+                         .first_token = taken.begin,
+                         .end_token = taken.end};
+  return SlabPlace(slab.shape, slab.kind == SlabKind::kV ? layer.v : layer.k, part, at_token);
 }
 
 }  // namespace kdn

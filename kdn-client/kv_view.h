@@ -1,10 +1,10 @@
-// KvView: where the slabs of a space lie in an engine's contiguous memory, once that memory was found to fit.
+// KvView: where the slabs of a space lie in an engine's memory, once that memory was found to fit.
 //
-//   absl::StatusOr<KvView> view = KvView::Over(space, destination, layers);
+//   absl::StatusOr<KvView> view = KvView::Over(space, layout, layers, tokens);
 //   KDN_RETURN_IF_ERROR(view->CheckChunks(chunks, token_offset));
-//   MutableByteSpan bytes = view->Slab(slab, token_offset + chunk.first_token);
+//   const SlabPlace place = view->Place(slab, token_offset + chunk.first_token);
 //
-// Thread-safety: a value; it refers to the engine's memory and does not own it.
+// Thread-safety: a value; it refers to the engine's memory and block table and owns neither.
 #ifndef KDN_KDN_CLIENT_KV_VIEW_H_
 #define KDN_KDN_CLIENT_KV_VIEW_H_
 
@@ -14,8 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kdn-client/client.h"
-#include "storage/base/buffer.h"
+#include "kdn-client/kv_layout.h"
+#include "kdn-client/kv_pool.h"
+#include "kdn-client/slab_place.h"
+#include "storage/chunk.h"
+#include "storage/format/chunk_key.h"
 #include "storage/format/kv_space.h"
 #include "storage/format/manifest.h"
 
@@ -23,26 +26,43 @@ namespace kdn {
 
 class KvView {
  public:
-  // INVALID_ARGUMENT naming the layer when `kv` has another number of layers than `space`, a tensor is missing in
-  // `layers`, or there is one where the space stores none; or when `layers` holds no layer of the space.
-  static absl::StatusOr<KvView> Over(const KvSpace& space, const ContiguousKv& kv, LayerRange layers);
+  // A view of `layers` of `kv` that takes the positions `tokens` of its sequence. INVALID_ARGUMENT naming what does not
+  // fit `space` and how to mend it: the number of layers, a tensor that is missing in `layers` or given where the space
+  // stores none, a range that holds nothing or more than there is, a dtype, sizes that are 0 or beyond all memory.
+  static absl::StatusOr<KvView> Over(const KvSpace& space, const KvLayout& kv, LayerRange layers,
+                                     TokenRange tokens = {});
 
-  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or ends beyond the capacity once
-  // moved by `token_offset`.
+  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or, once moved by `token_offset`,
+  // has tokens to take for which memory has no room or no block.
   absl::Status CheckChunks(std::span<const ChunkRef> chunks, uint32_t token_offset) const;
 
-  // The rows [at_token, at_token + slab.shape.tokens) of the slab's tensor. `slab` must be of the space's geometry, and
-  // its chunk must have passed CheckChunks.
-  MutableByteSpan Slab(const SlabInfo& slab, uint64_t at_token) const;
+  // INVALID_ARGUMENT unless memory holds all heads, so that whole chunks can be read.
+  absl::Status CheckHoldsAllHeads() const;
+
+  // The place of a slab whose first token is at position `at_token`. `slab` must be of the space's geometry and of a
+  // layer of the view, and its chunk must have passed CheckChunks.
+  SlabPlace Place(const SlabInfo& slab, uint64_t at_token) const;
 
  private:
-  KvView(const KvSpace& space, const ContiguousKv& kv)
-      : chunk_tokens_(space.chunk_tokens), capacity_tokens_(kv.capacity_tokens), k_(kv.k), v_(kv.v) {}
+  // Tokens [begin, end) of a chunk, counted from its first.
+  struct Taken {
+    uint32_t begin;
+    uint32_t end;
+  };
+
+  KvView(const KvSpace& space, const KvPool& pool, TokenRange tokens);
+  Taken TakenOf(uint64_t at_token, uint32_t tokens) const;
+  absl::Status CheckBlocks(size_t chunk, uint64_t begin, uint64_t end) const;
 
   uint32_t chunk_tokens_;
-  uint32_t capacity_tokens_;
-  std::vector<uint8_t*> k_;
-  std::vector<uint8_t*> v_;
+  TokenRange tokens_;
+  HeadRange heads_;
+  bool holds_all_heads_ = true;
+  bool paged_;
+  uint32_t blocks_;
+  uint32_t block_tokens_;
+  std::span<const int32_t> block_table_;
+  std::vector<LayerTensors> layers_;
 };
 
 }  // namespace kdn

@@ -6,7 +6,6 @@
 #endif
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 
 namespace kdn {
@@ -22,8 +21,9 @@ VerifyingWriter::VerifyingWriter() : state_(XXH3_createState()) {
   if (state_ == nullptr) throw std::bad_alloc();
 }
 
-void VerifyingWriter::Start(MutableByteSpan destination) {
-  left_ = destination;
+void VerifyingWriter::Start(const SlabPlace& place) {
+  place_ = place;
+  written_ = 0;
   XXH3_64bits_reset(state_.get());
 }
 
@@ -31,8 +31,8 @@ void VerifyingWriter::Append(ByteSpan part) {
   while (!part.empty()) {
     const ByteSpan block = part.first(std::min(part.size(), kBlock));
     XXH3_64bits_update(state_.get(), block.data(), block.size());
-    std::memcpy(left_.data(), block.data(), block.size());
-    left_ = left_.subspan(block.size());
+    place_.Write(written_, block);
+    written_ += block.size();
     part = part.subspan(block.size());
   }
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "kdn-client/slab_place.h"
 #include "storage/base/buffer.h"
 
 struct XXH3_state_s;
@@ -18,9 +19,9 @@ class VerifyingWriter {
  public:
   VerifyingWriter();
 
-  // Begins a slab that will fill `destination`.
-  void Start(MutableByteSpan destination);
-  // Writes the next bytes. They must fit in what is left of the destination.
+  // Begins a slab. `place` must not convert, since parts may cut elements.
+  void Start(const SlabPlace& place);
+  // Writes the next bytes. Bytes beyond the slab are left out.
   void Append(ByteSpan part);
   // SlabChecksum of what was appended since Start.
   uint64_t Checksum() const;
@@ -30,7 +31,8 @@ class VerifyingWriter {
     void operator()(XXH3_state_s* state) const;
   };
   std::unique_ptr<XXH3_state_s, Free> state_;
-  MutableByteSpan left_;
+  SlabPlace place_;
+  uint64_t written_ = 0;
 };
 
 }  // namespace kdn

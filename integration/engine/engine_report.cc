@@ -52,6 +52,7 @@ nlohmann::json ToJson(const EngineReport& report) {
           {"raw_bytes_fetched", p.raw_bytes_fetched},
           {"encoded_bytes_stored", p.encoded_bytes_stored},
           {"raw_bytes_stored", p.raw_bytes_stored},
+          {"why", p.why},
           {"generated", report.generated},
           {"first_logits_sha256", report.first_logits_sha256},
           {"all_logits_sha256", report.all_logits_sha256}};

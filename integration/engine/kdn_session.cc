@@ -46,6 +46,33 @@ absl::StatusOr<Plan> FetchPrefix(Session& session, Client& client, std::span<con
   return plan;
 }
 
+// Computes and fetches the prefix side by side; returns how many chunks are in the cache then.
+absl::StatusOr<size_t> LoadPrefix(Session& session, PrefixLoad& load, std::span<const Token> prompt) {
+  PrefixLoad::Step step = load.Next();
+  for (; !step.done; step = load.Next()) {
+    KDN_RETURN_IF_ERROR(session.Append(prompt.subspan(step.begin, step.end - step.begin)));
+    load.Computed();
+  }
+  return step.begin / session.options().chunk_tokens;
+}
+
+// What the load has to say, once it is over.
+absl::Status TakeReport(PrefixLoadReport loaded, Plan& plan, PromptReport& report) {
+  KDN_RETURN_IF_ERROR(loaded.status);
+  report.lookup = loaded.lookup;
+  report.fetch = loaded.waited;
+  report.chunks_found = loaded.hit.hits;
+  report.chunks_fetched = loaded.loaded;
+  report.encoded_bytes_fetched = loaded.encoded_bytes;
+  report.raw_bytes_fetched = loaded.raw_bytes;
+  report.tiers = std::move(loaded.tiers);
+  report.misses = std::move(loaded.misses);
+  report.why = std::move(loaded.why);
+  plan.store_from = loaded.hit.hits;
+  plan.hit = std::move(loaded.hit);
+  return absl::OkStatus();
+}
+
 absl::Status StoreMissed(Session& session, Client& client, const Plan& plan, const PromptOptions& options,
                          PromptReport& report) {
   const std::span<const ChunkRef> missed = std::span(plan.hit.chunks).subspan(plan.store_from);
@@ -108,20 +135,36 @@ absl::StatusOr<PromptReport> RunPrompt(Session& session, Client* client, std::sp
   report.prompt_tokens = static_cast<uint32_t>(prompt.size());
   Plan plan;
   const absl::Time begin = clock.Now();
-  if (client != nullptr) {
+  std::unique_ptr<PrefixLoad> load;
+  if (client != nullptr && options.controller != nullptr) {
+    load = options.controller->Start(*client, prompt, ViewOf(session.kv()), {.deadline = options.deadline});
+    KDN_ASSIGN_OR_RETURN(plan.reused, LoadPrefix(session, *load, prompt));
+  } else if (client != nullptr) {
     KDN_ASSIGN_OR_RETURN(plan, FetchPrefix(session, *client, prompt, options, clock, report));
   }
-  report.reused_tokens = static_cast<uint32_t>(plan.reused) * session.options().chunk_tokens;
-  report.computed_tokens = report.prompt_tokens - report.reused_tokens;
-  session.kv().set_length(report.reused_tokens);
+  const uint32_t chunk_tokens = session.options().chunk_tokens;
+  const auto in_place = static_cast<uint32_t>(plan.reused) * chunk_tokens;
+  session.kv().set_length(in_place);
   const absl::Time prefill_begin = clock.Now();
-  KDN_RETURN_IF_ERROR(session.Append(prompt.subspan(report.reused_tokens)));
+  KDN_RETURN_IF_ERROR(session.Append(prompt.subspan(in_place)));
   const absl::Time first_token = clock.Now();
-  report.prefill = first_token - prefill_begin;
   report.time_to_first_token = first_token - begin;
+  report.prefill = first_token - prefill_begin;
+  // A few tokens cost more apiece than a chunk's.
+  if (load != nullptr && prompt.size() - in_place >= chunk_tokens) {
+    options.controller->ObservePrefill(in_place, static_cast<uint32_t>(prompt.size()) - in_place, report.prefill);
+  }
+  report.reused_tokens = in_place;
+  if (load != nullptr) {
+    KDN_RETURN_IF_ERROR(TakeReport(load->Finish(), plan, report));
+    report.prefill = report.time_to_first_token - report.fetch;
+    report.reused_tokens = static_cast<uint32_t>(report.chunks_fetched) * chunk_tokens;
+  }
+  report.computed_tokens = report.prompt_tokens - report.reused_tokens;
   if (client != nullptr && options.store.has_value()) {
+    const absl::Time store_begin = clock.Now();
     KDN_RETURN_IF_ERROR(StoreMissed(session, *client, plan, options, report));
-    report.store = clock.Now() - first_token;
+    report.store = clock.Now() - store_begin;
   }
   return report;
 }

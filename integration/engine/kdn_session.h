@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "integration/engine/session.h"
 #include "kdn-client/client.h"
+#include "kdn-client/loading/loading_controller.h"
 #include "storage/base/clock.h"
 
 namespace kdn::engine {
@@ -34,6 +35,9 @@ struct PromptOptions {
   absl::Duration store_deadline = absl::Seconds(60);
   std::optional<Ack> store = std::nullopt;  // none: keep nothing
   std::string codec = "zstd";
+  // What of the prefix is fetched and what is computed: all that is held is fetched first, or, with a controller,
+  // whatever is quicker. It outlives the call.
+  LoadingController* controller = nullptr;
 };
 
 struct PromptReport {
@@ -44,7 +48,7 @@ struct PromptReport {
   // What the first logits took, from having the tokens: lookup, fetch and prefill.
   absl::Duration time_to_first_token;
   absl::Duration lookup;
-  absl::Duration fetch;
+  absl::Duration fetch;  // with a controller: how long the engine waited for it
   absl::Duration prefill;
   absl::Duration store;  // after the first logits
 
@@ -58,6 +62,7 @@ struct PromptReport {
   std::vector<absl::Status> store_failures;  // one per chunk that was not
   uint64_t encoded_bytes_stored = 0;
   uint64_t raw_bytes_stored = 0;
+  std::string why;  // what the controller has to say
 };
 
 // Runs `prompt` from an empty cache: looks it up, fetches what is held, computes the rest, and stores the whole chunks

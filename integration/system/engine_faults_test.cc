@@ -1,7 +1,6 @@
 // Whatever goes wrong between engine and cache, the engine's logits are those that it would have computed alone, and
 // the report says why.
 
-#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -10,18 +9,15 @@
 #include "integration/engine/kdn_session.h"
 #include "integration/engine/tokenizer.h"
 #include "integration/system/node_fixture.h"
+#include "integration/system/tiny_engine.h"
 
 namespace kdn {
 namespace {
 
-using engine::Model;
 using engine::PromptOptions;
-using engine::PromptReport;
-using engine::Session;
-using engine::SessionOptions;
 
-constexpr uint32_t kChunk = 16;
-constexpr size_t kPromptTokens = 6 * kChunk + 5;
+constexpr uint32_t kChunk = TinyEngine::kChunk;
+constexpr uint32_t kPromptTokens = 6 * kChunk + 5;
 constexpr size_t kFaultyChunk = 2;  // chunks before it arrive
 
 // Stands between a transport and the client's sink, and may change what passes.
@@ -171,49 +167,6 @@ class FaultyTransport final : public Transport {
   const FaultCase fault_;
 };
 
-// A small engine and a prompt.
-class TinyEngine {
- public:
-  TinyEngine() {
-    const auto spec =
-        engine::ParseRandomModel("layers=2,hidden=32,heads=4,kv_heads=2,intermediate=48,vocab=260,seed=5");
-    EXPECT_TRUE(spec.ok()) << spec.status();
-    auto model = Model::Random(*spec);
-    EXPECT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    prompt_ = MakeTokens(kPromptTokens, 9);
-    for (Token& token : prompt_) token %= 256;
-  }
-
-  std::unique_ptr<Client> NewClient(std::shared_ptr<Transport> transport) const {
-    auto client = Client::Create(engine::SpaceOf(*model_, options_), std::move(transport));
-    EXPECT_TRUE(client.ok()) << client.status();
-    return *std::move(client);
-  }
-
-  struct Answer {
-    std::vector<float> logits;
-    PromptReport report;
-  };
-  Answer Run(Client* client, const PromptOptions& options) const {
-    auto session = Session::Create(model_, options_);
-    EXPECT_TRUE(session.ok()) << session.status();
-    auto report = engine::RunPrompt(**session, client, prompt_, options);
-    EXPECT_TRUE(report.ok()) << report.status();
-    const auto logits = (*session)->logits();
-    return {{logits.begin(), logits.end()}, *std::move(report)};
-  }
-
- private:
-  const SessionOptions options_{.chunk_tokens = kChunk, .capacity = 256, .threads = 1};
-  std::shared_ptr<const Model> model_;
-  std::vector<Token> prompt_;
-};
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 std::shared_ptr<Transport> NewStore(uint64_t memory_bytes = uint64_t{64} << 20) {
   TieredStoreOptions options;
   options.memory_bytes = memory_bytes;
@@ -225,7 +178,7 @@ std::shared_ptr<Transport> NewStore(uint64_t memory_bytes = uint64_t{64} << 20) 
 class EngineFaultTest : public testing::TestWithParam<FaultCase> {};
 
 TEST_P(EngineFaultTest, TheEngineComputesWhatDidNotComeAndGivesTheSameAnswer) {
-  const TinyEngine engine;
+  const TinyEngine engine(kPromptTokens);
   const std::shared_ptr<Transport> store = NewStore();
   const auto alone = engine.Run(nullptr, {});
   const auto storing = engine.Run(engine.NewClient(store).get(), {.store = Ack::kMemory});
@@ -246,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(Faults, EngineFaultTest, testing::ValuesIn(FaultCases()
                          [](const auto& fault) { return fault.param.name; });
 
 TEST(EngineFaults, FetchedAnswerIsTheComputedOneBitForBit) {
-  const TinyEngine engine;
+  const TinyEngine engine(kPromptTokens);
   const std::shared_ptr<Transport> store = NewStore();
   const auto alone = engine.Run(nullptr, {});
   engine.Run(engine.NewClient(store).get(), {.store = Ack::kMemory});
@@ -256,7 +209,7 @@ TEST(EngineFaults, FetchedAnswerIsTheComputedOneBitForBit) {
 }
 
 TEST(EngineFaults, FullBudgetRefusesTheStoreAndTheAnswerStands) {
-  const TinyEngine engine;
+  const TinyEngine engine(kPromptTokens);
   const std::shared_ptr<Transport> tiny = NewStore(64);
   const auto alone = engine.Run(nullptr, {});
   const auto answer = engine.Run(engine.NewClient(tiny).get(), {.store = Ack::kMemory});
@@ -269,7 +222,7 @@ TEST(EngineFaults, FullBudgetRefusesTheStoreAndTheAnswerStands) {
 class EngineNodeFaults : public NodeFixture {};
 
 TEST_F(EngineNodeFaults, NodeGoneMeansTheEngineComputesEverything) {
-  const TinyEngine engine;
+  const TinyEngine engine(kPromptTokens);
   const auto alone = engine.Run(nullptr, {});
   StartNode();
   const auto client = engine.NewClient(MakeRemoteTransport(target()));
