@@ -115,7 +115,7 @@ class Bench {
     uint32_t tokens;
     uint32_t share;
     size_t path;
-    auto operator<=>(const CellId&) const = default;
+    auto operator<=>(const CellId&) const = default;  // NOLINT(modernize-use-nullptr): a false alarm
   };
 
   Path MakePath(const Link& link) const {
@@ -153,7 +153,7 @@ class Bench {
 
   void Hold(uint32_t tokens, uint32_t share) const {
     const std::vector<Token> prompt = Prompt(tokens, share);
-    const size_t held = tokens / kChunkTokens * share / 100 * kChunkTokens;
+    const size_t held = size_t{tokens / kChunkTokens} * share / 100 * kChunkTokens;
     if (held == 0) return;
     const engine::PromptReport report =
         RunPrompt(std::span(prompt).first(held), paths_.back().client.get(), {.store = Ack::kMemory});

@@ -1,15 +1,12 @@
 #include "integration/link/link_flow.h"
 
-#include <algorithm>
-
 namespace kdn {
 
 void LinkFlow::Send(size_t bytes, LinkTime due) {
   waiting_ -= bytes;
   on_link_ += bytes;
   end_sent_ = ended_ && waiting_ == 0;
-  if (on_link()) due = std::max(due, arrivals_.back().due);
-  if (on_link() && arrivals_.back().due == due) {
+  if (on_link() && due <= arrivals_.back().due) {
     arrivals_.back().bytes += bytes;
     arrivals_.back().end = end_sent_;
   } else {
