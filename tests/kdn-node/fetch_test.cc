@@ -295,7 +295,7 @@ TEST_F(NodeFetchTest, ADeadlineEndsAFetchThatADiskHoldsUp) {
   Gate gate;
   store_->before_fetch = [&](const ChunkKey&, LayerRange) { gate.Pass(); };
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(20));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));  // enough to reach the gate
   const auto reader = stub_->Fetch(&context, FetchRequestFor(chunks));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(Eventually([&] { return Gauge("kdn_node_fetch_bytes") == 0; }));
