@@ -234,8 +234,13 @@ void MeasureRestart(const Options& options, Report& report) {
   const TierStats stats = tier->Stats();
   if (stats.chunks != options.restart_chunks) Die(Internal("{} chunks came back", stats.chunks));
   Must(tier->Read(ChunkMaker::KeyOf(0), {}).status());
+  const double memory_bytes = static_cast<double>(tier->MemoryBytes()) / static_cast<double>(stats.chunks);
   tier.reset();
-  report.AddRow({{"case", "restart"}, {"chunks", stats.chunks}, {"ready_s", ready}, {"fill_s", fill}});
+  report.AddRow({{"case", "restart"},
+                 {"chunks", stats.chunks},
+                 {"ready_s", ready},
+                 {"fill_s", fill},
+                 {"memory_bytes_per_chunk", memory_bytes}});
   report.AddGoal({.name = fmt::format("restart with {} chunks' manifests, cold", stats.chunks),
                   .value = ready,
                   .unit = "s",

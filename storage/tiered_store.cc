@@ -110,7 +110,7 @@ class TieredStoreImpl final : public TieredStore {
   std::optional<Chunk> FindWaiting(const ChunkKey& key);
   FetchedChunk Read(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least);
   FetchedChunk ReadOnce(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least);
-  // What `look` finds; once more, if it finds nothing and chunks moved between tiers meanwhile.
+  // What `look` finds; once more, if it does not find what was asked for and chunks moved between tiers meanwhile.
   template <typename T>
   T LookAgainAfterMoves(const ChunkKey& key, absl::FunctionRef<T()> look);
   absl::StatusOr<TierRead> ReadDisk(size_t level, const ManifestPtr& manifest, const ChunkKey& key, LayerRange layers);
@@ -208,9 +208,10 @@ T TieredStoreImpl::LookAgainAfterMoves(const ChunkKey& key, absl::FunctionRef<T(
   while (true) {
     const uint64_t moves = mover_->moves();
     T result = look();
-    if (result.miss.reason != MissReason::kNotFound) return result;
-    if (mover_->moves() != moves) continue;
-    if (result.miss.detail.empty()) result.miss = NotHeld(key);
+    // A less exact copy may stay where it is while the exact one passes by.
+    const bool missed = result.miss.reason == MissReason::kNotFound || result.miss.reason == MissReason::kFidelity;
+    if (missed && mover_->moves() != moves) continue;
+    if (result.miss.reason == MissReason::kNotFound && result.miss.detail.empty()) result.miss = NotHeld(key);
     return result;
   }
 }

@@ -98,7 +98,7 @@ LoadRace::Move LoadRace::EngineMove(absl::Time now) {
   return {.kind = Move::Kind::kCompute, .chunk = front_++};
 }
 
-void LoadRace::Computed(size_t chunk, absl::Duration elapsed, absl::Time /*now*/) {
+void LoadRace::Computed(size_t chunk, absl::Duration elapsed) {
   computing_ = false;
   ++counts_.computed;
   prefill_.Observe(chunks_[chunk].first_token, chunks_[chunk].tokens, elapsed);

@@ -2,9 +2,9 @@
 // the back of what is held, until they meet.
 //
 //   LoadRace race(chunks, prefill, link, patience);
-//   race.Found(hits, now);    // as soon as a lookup has told; the engine need not wait for it
+//   race.Found(hits);         // as soon as a lookup has told; the engine need not wait for it
 //   engine:  while (true) { const auto move = race.EngineMove(now);
-//                           compute: prefill chunk move.chunk, then race.Computed(move.chunk, elapsed, now)
+//                           compute: prefill chunk move.chunk, then race.Computed(move.chunk, elapsed)
 //                           wait:    until move.until, or until the loader has news
 //                           done:    chunks before move.chunk are in place; compute what comes after them }
 //   loader:  while (!race.loading_over()) { if (auto batch = race.NextBatch(now)) { fetch chunks [batch->begin,
@@ -69,7 +69,7 @@ class LoadRace {
   void Found(size_t hits);
 
   Move EngineMove(absl::Time now);
-  void Computed(size_t chunk, absl::Duration elapsed, absl::Time now);
+  void Computed(size_t chunk, absl::Duration elapsed);
 
   // The next batch to fetch; nothing when there is none worth fetching, or not yet.
   std::optional<Batch> NextBatch(absl::Time now);

@@ -110,7 +110,7 @@ PrefixLoad::Step PrefixLoad::Next() {
 void PrefixLoad::Computed() {
   {
     MutexLock lock(controller_.mu_);
-    race_->Computed(computing_, absl::FromChrono(steady_clock::now() - computing_since_), Now());
+    race_->Computed(computing_, absl::FromChrono(steady_clock::now() - computing_since_));
   }
   changed_.NotifyAll();
 }

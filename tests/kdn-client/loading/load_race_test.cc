@@ -133,7 +133,7 @@ class Request {
       batch_.reset();
       race_.Loaded(batch, ready_, At(now_));
     } else if (now_ == computed_at_) {
-      race_.Computed(computing_, absl::Seconds(world_.Compute(computing_)), At(now_));
+      race_.Computed(computing_, absl::Seconds(world_.Compute(computing_)));
       computed_at_ = kNever;
     }
   }
