@@ -10,6 +10,7 @@
 #include "integration/engine/tokenizer.h"
 #include "integration/system/node_fixture.h"
 #include "integration/system/tiny_engine.h"
+#include "tests/kdn-client/forwarding_transport.h"
 
 namespace kdn {
 namespace {
@@ -135,35 +136,16 @@ std::vector<FaultCase> FaultCases() {
 }
 
 // A transport to a store in this process whose fetches suffer a fault.
-class FaultyTransport final : public Transport {
+class FaultyTransport final : public ForwardingTransport {
  public:
   FaultyTransport(std::shared_ptr<Transport> base, FaultCase fault)
-      : base_(std::move(base)), fault_(std::move(fault)) {}
+      : ForwardingTransport(std::move(base)), fault_(std::move(fault)) {}
 
-  absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
-                                                 absl::Time deadline) override {
-    return base_->Lookup(space, keys, least, deadline);
-  }
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
-    return fault_.run(sink, [&](SlabSink& between) { return base_->Fetch(query, deadline, between); });
+    return fault_.run(sink, [&](SlabSink& between) { return ForwardingTransport::Fetch(query, deadline, between); });
   }
-  absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
-                                                  absl::Time deadline) override {
-    return base_->Store(chunks, ack, deadline);
-  }
-  absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
-                                                   absl::Time deadline) override {
-    return base_->Delete(space, keys, deadline);
-  }
-  absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
-                            absl::Time deadline) override {
-    return base_->Pin(space, keys, duration, deadline);
-  }
-  absl::Status Unpin(uint64_t lease, absl::Time deadline) override { return base_->Unpin(lease, deadline); }
-  absl::StatusOr<StoreStats> Stats(absl::Time deadline) override { return base_->Stats(deadline); }
 
  private:
-  const std::shared_ptr<Transport> base_;
   const FaultCase fault_;
 };
 

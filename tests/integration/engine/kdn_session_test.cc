@@ -9,6 +9,7 @@
 #include "storage/base/status.h"
 #include "storage/tiered_store.h"
 #include "tests/integration/engine/fixtures.h"
+#include "tests/kdn-client/forwarding_transport.h"
 
 namespace kdn::engine {
 namespace {
@@ -21,41 +22,23 @@ using testing::IsEmpty;
 constexpr uint32_t kChunk = 32;
 
 // Passes everything on, but harms what is fetched of one chunk.
-class HarmfulTransport final : public Transport {
+class HarmfulTransport final : public ForwardingTransport {
  public:
   enum class Harm { kNone, kFlipBit, kMissing, kBreakStream };
 
-  explicit HarmfulTransport(std::shared_ptr<Transport> next) : next_(std::move(next)) {}
+  using ForwardingTransport::ForwardingTransport;
 
   void Do(Harm harm, size_t chunk) {
     harm_ = harm;
     chunk_ = chunk;
   }
 
-  absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
-                                                 absl::Time deadline) override {
-    return next_->Lookup(space, keys, least, deadline);
-  }
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
     Sink harmful(*this, sink);
-    KDN_RETURN_IF_ERROR(next_->Fetch(query, deadline, harmful));
+    KDN_RETURN_IF_ERROR(ForwardingTransport::Fetch(query, deadline, harmful));
     if (harm_ == Harm::kBreakStream) return Unavailable("the node went away");
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
-                                                  absl::Time deadline) override {
-    return next_->Store(chunks, ack, deadline);
-  }
-  absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
-                                                   absl::Time deadline) override {
-    return next_->Delete(space, keys, deadline);
-  }
-  absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
-                            absl::Time deadline) override {
-    return next_->Pin(space, keys, duration, deadline);
-  }
-  absl::Status Unpin(uint64_t lease, absl::Time deadline) override { return next_->Unpin(lease, deadline); }
-  absl::StatusOr<StoreStats> Stats(absl::Time deadline) override { return next_->Stats(deadline); }
 
  private:
   class Sink final : public SlabSink {
@@ -86,7 +69,6 @@ class HarmfulTransport final : public Transport {
     SlabSink& next_;
   };
 
-  const std::shared_ptr<Transport> next_;
   Harm harm_ = Harm::kNone;
   size_t chunk_ = 0;
 };

@@ -8,10 +8,10 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/engine/kdn_session.h"
-#include "storage/base/mutex.h"
 #include "storage/base/status.h"
 #include "storage/tiered_store.h"
 #include "tests/integration/engine/fixtures.h"
+#include "tests/kdn-client/forwarding_transport.h"
 
 namespace kdn::engine {
 namespace {
@@ -19,40 +19,21 @@ namespace {
 constexpr uint32_t kChunk = 32;
 
 // Passes everything on, as slowly as the test wants; a call never takes longer than its deadline.
-class SlowTransport final : public Transport {
+class SlowTransport final : public ForwardingTransport {
  public:
-  explicit SlowTransport(std::shared_ptr<Transport> next) : next_(std::move(next)) {}
+  using ForwardingTransport::ForwardingTransport;
 
   // Fetches take this much longer for each chunk; infinite: they end at their deadline, with nothing.
   void SlowDown(absl::Duration by_chunk) { by_chunk_ = by_chunk; }
 
-  absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
-                                                 absl::Time deadline) override {
-    return next_->Lookup(space, keys, least, deadline);
-  }
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
     const absl::Time ready = absl::Now() + by_chunk_ * static_cast<int64_t>(query.keys.size());
     std::this_thread::sleep_until(absl::ToChronoTime(std::min(ready, deadline)));
     if (ready >= deadline) return DeadlineExceeded("too slow");
-    return next_->Fetch(query, deadline, sink);
+    return ForwardingTransport::Fetch(query, deadline, sink);
   }
-  absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
-                                                  absl::Time deadline) override {
-    return next_->Store(chunks, ack, deadline);
-  }
-  absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
-                                                   absl::Time deadline) override {
-    return next_->Delete(space, keys, deadline);
-  }
-  absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
-                            absl::Time deadline) override {
-    return next_->Pin(space, keys, duration, deadline);
-  }
-  absl::Status Unpin(uint64_t lease, absl::Time deadline) override { return next_->Unpin(lease, deadline); }
-  absl::StatusOr<StoreStats> Stats(absl::Time deadline) override { return next_->Stats(deadline); }
 
  private:
-  const std::shared_ptr<Transport> next_;
   absl::Duration by_chunk_;
 };
 
