@@ -111,13 +111,21 @@ class ClientImpl final : public Client {
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, options.destination_token));
 
     FetchSink sink(id_, space_, chunks, view,
-                   {.layers = options.layers, .least = options.least, .token_offset = options.destination_token});
+                   {.layers = options.layers,
+                    .least = options.least,
+                    .token_offset = options.destination_token,
+                    .on_layer = options.on_layer});
     const std::vector<ChunkKey> keys = KeysOf(chunks);
     absl::Status ended;
     if (options.deadline <= absl::ZeroDuration()) {
       ended = OutOfTime(options.deadline);
     } else if (!keys.empty()) {
-      const FetchQuery query = {.space = id_, .keys = keys, .layers = options.layers, .least = options.least};
+      const FetchQuery query = {.space = id_,
+                                .keys = keys,
+                                .layers = options.layers,
+                                .least = options.least,
+                                .layer_major = options.layer_major,
+                                .cancel = options.cancel};
       ended = transport_->Fetch(query, begin + options.deadline, sink);
     }
 

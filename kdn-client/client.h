@@ -15,6 +15,7 @@
 #define KDN_KDN_CLIENT_CLIENT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kdn-client/cancellation.h"
 #include "kdn-client/kv_layout.h"
 #include "kdn-client/transport.h"
 #include "storage/chunk.h"
@@ -56,6 +58,13 @@ struct FetchOptions {
   // Positions of the destination that are written; what chunks hold beyond them is verified, but not written, and needs
   // no room there.
   TokenRange tokens = {};
+  // A layer of all chunks, then the next layer, so that an engine can run a layer while the next ones come. Otherwise
+  // all layers of a chunk, then the next chunk.
+  bool layer_major = false;
+  // Called with each layer of the model, in any order, once it is in place and verified for all of `chunks`: never for
+  // a layer of which a chunk is missing. Called on a thread that the fetch needs, before Fetch returns; must be quick.
+  std::function<void(uint32_t layer)> on_layer = {};
+  Cancellation* cancel = nullptr;  // what has not come by then is missed by kCancelled
 };
 
 struct ChunkOutcome {

@@ -16,7 +16,7 @@ class EmbeddedFetch {
 
   absl::Status ChunkMajor() {
     for (size_t i = 0; i < query_.keys.size(); ++i) {
-      KDN_RETURN_IF_ERROR(CheckTime(deadline_));
+      KDN_RETURN_IF_ERROR(CheckWanted());
       const FetchedChunk got = store_.Fetch(query_.space, query_.keys[i], query_.layers, query_.least);
       if (got.miss.reason != MissReason::kNone) {
         sink_.OnMiss(i, got.miss);
@@ -34,7 +34,7 @@ class EmbeddedFetch {
     for (uint32_t layer = query_.layers.begin; layer < end; ++layer) {
       uint32_t last_layer = 0;
       for (size_t i = 0; i < query_.keys.size(); ++i) {
-        KDN_RETURN_IF_ERROR(CheckTime(deadline_));
+        KDN_RETURN_IF_ERROR(CheckWanted());
         const bool first = layer == query_.layers.begin;
         if (first || accepted[i] != nullptr) LayerOf(i, layer, first, accepted[i]);
         if (accepted[i] != nullptr) last_layer = std::max(last_layer, accepted[i]->slabs.back().layer);
@@ -58,6 +58,11 @@ class EmbeddedFetch {
     }
     if (first && sink_.OnChunk(chunk, got.manifest, got.tier)) accepted = got.manifest;
     if (accepted != nullptr) Deliver(chunk, got);
+  }
+
+  absl::Status CheckWanted() const {
+    if (query_.cancel != nullptr && query_.cancel->cancelled()) return Cancelled("the fetch was cancelled");
+    return CheckTime(deadline_);
   }
 
   void Deliver(size_t chunk, const FetchedChunk& got) {

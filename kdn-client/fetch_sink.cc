@@ -21,7 +21,11 @@ MutableByteSpan AtLeast(uint64_t size, Buffer& buffer) {
 
 FetchSink::FetchSink(const SpaceId& id, const KvSpace& space, std::span<const ChunkRef> chunks, const KvView& view,
                      Want want)
-    : id_(id), space_(space), chunks_(chunks), view_(view), want_(want), arrivals_(chunks.size()) {}
+    : id_(id), space_(space), chunks_(chunks), view_(view), want_(std::move(want)), arrivals_(chunks.size()) {
+  if (want_.on_layer == nullptr) return;
+  awaited_.resize(LayerCount(space));
+  for (const SlabInfo& slab : SlabsOf(space, space.chunk_tokens)) awaited_[slab.layer] += chunks.size();
+}
 
 bool FetchSink::OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) {
   if (chunk >= arrivals_.size()) return false;
@@ -181,6 +185,7 @@ void FetchSink::Complete(const absl::Status& verified) {
   arrival.outcome.raw_bytes += slab.place.MemoryBytes();
   arrival.next_slab = NextWanted(*arrival.manifest, arrival.next_slab + 1);
   if (arrival.next_slab == arrival.manifest->slabs.size()) arrival.phase = Phase::kHit;
+  if (want_.on_layer != nullptr && --awaited_[slab.info->layer] == 0) want_.on_layer(slab.info->layer);
 }
 
 // A chunk that has been decided stays as it is.

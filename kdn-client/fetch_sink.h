@@ -15,6 +15,7 @@
 #define KDN_KDN_CLIENT_FETCH_SINK_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,7 +33,8 @@ class FetchSink final : public SlabSink {
   struct Want {
     LayerRange layers = {};
     Fidelity least = Fidelity::kExact;
-    uint32_t token_offset = 0;  // added to each chunk's first_token
+    uint32_t token_offset = 0;                          // added to each chunk's first_token
+    std::function<void(uint32_t layer)> on_layer = {};  // as FetchOptions has it
   };
 
   // `space`, `chunks` and `view` must outlive the sink, and have passed KvView's checks.
@@ -82,6 +84,7 @@ class FetchSink final : public SlabSink {
   const KvView& view_;
   const Want want_;
   std::vector<Arrival> arrivals_;
+  std::vector<uint64_t> awaited_;  // slabs of each layer, of all chunks
   OpenSlab open_;
   VerifyingWriter writer_;
   Buffer gathered_;  // encoded bytes; both are reused from slab to slab

@@ -239,6 +239,7 @@ class RemoteTransport final : public Transport {
 
     FetchReceiver receiver(first, batch.size(), query.layers, sink);
     RawCall call(raw_stub_, fetch_method_, deadline);
+    const Cancellation::Link link(query.cancel, [&call] { call.Cancel(); });
     grpc::ByteBuffer message;
     absl::Status breach;
     bool reading = call.WriteLast(wire::EncodeMessage(request));
@@ -322,7 +323,7 @@ class RefusingTransport final : public Transport {
 
 }  // namespace
 
-std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target) {
+std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target, const RemoteOptions& /*options*/) {
   if (absl::Status valid = ValidateTarget(target); !valid.ok()) {
     return std::make_shared<RefusingTransport>(std::move(valid));
   }

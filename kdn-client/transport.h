@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kdn-client/cancellation.h"
 #include "storage/chunk.h"
 #include "storage/tiered_store.h"
 
@@ -26,6 +27,7 @@ struct FetchQuery {
   LayerRange layers = {};
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;
+  Cancellation* cancel = nullptr;  // ends the fetch early with CANCELLED
 };
 
 // Receives a fetch, on one thread, in the order in which it arrives. Sinks copy what they keep.
@@ -74,9 +76,14 @@ class Transport {
 // INVALID_ARGUMENT saying what is wrong with `target`, unless it is "host:port", "[ipv6]:port" or "unix:/path".
 absl::Status ValidateTarget(std::string_view target);
 
+struct RemoteOptions {
+  bool bulk = true;  // KDN's own protocol for lookups and slabs, where the node speaks it; otherwise gRPC alone
+  bool shared_memory = true;  // slabs by shared memory where node and client share a machine and a user; needs `bulk`
+};
+
 // To a node at `target`. Connects on first use; a node that is away is UNAVAILABLE, within the deadline. With a target
 // that ValidateTarget refuses, every call fails with its status.
-std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target);
+std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target, const RemoteOptions& options = {});
 
 // To a store in this process.
 std::shared_ptr<Transport> MakeEmbeddedTransport(std::shared_ptr<TieredStore> store);
