@@ -1,8 +1,9 @@
 // Time to first token with KDN beside without: the reference engine, a kdn-node of its own process, and a link of so
 // many bits per second between them (integration/link).
 //
-//   ./dev bench ttft [--model SPEC] [--tokens N...] [--rounds N] [--node PATH]
+//   ./dev bench ttft [--model SPEC] [--tokens N...] [--links N...] [--codec NAME] [--rounds N] [--node PATH]
 //
+// Links are numbered from the slowest, 0, to loopback, 3; chunks are stored by the codec named, zstd unless told.
 // In each round and over each link a prompt is computed without KDN, then run with nothing, half and all of it held on
 // the node, then computed again; a ratio is to the mean of the two. Medians of the rounds are reported. One controller
 // for each link learns from request to request, as an engine's would.
@@ -30,6 +31,8 @@ namespace {
 struct Options {
   std::string model = "layers=8,hidden=512,heads=8,kv_heads=4,intermediate=1376,vocab=260,seed=1";
   std::vector<uint32_t> tokens = {256, 1024, 2560, 8000};
+  std::vector<size_t> links = {0, 1, 2, 3};
+  std::string codec = "zstd";
   uint32_t rounds = 3;
   std::string node = (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "../kdn-node/kdn-node").string();
 };
@@ -89,7 +92,7 @@ class Bench {
       : options_(options),
         model_(Must(engine::Model::Random(Must(engine::ParseRandomModel(options.model))))),
         node_(options.node) {
-    for (const Link& link : Links()) paths_.push_back(MakePath(link));
+    for (const size_t link : options.links) paths_.push_back(MakePath(Links()[link]));
   }
 
   void Run(Report& report) {
@@ -155,8 +158,8 @@ class Bench {
     const std::vector<Token> prompt = Prompt(tokens, share);
     const size_t held = size_t{tokens / kChunkTokens} * share / 100 * kChunkTokens;
     if (held == 0) return;
-    const engine::PromptReport report =
-        RunPrompt(std::span(prompt).first(held), paths_.back().client.get(), {.store = Ack::kMemory});
+    const engine::PromptReport report = RunPrompt(std::span(prompt).first(held), paths_.back().client.get(),
+                                                  {.store = Ack::kMemory, .codec = options_.codec});
     if (report.chunks_stored != held / kChunkTokens) Die(Internal("{} chunks were stored", report.chunks_stored));
   }
 
@@ -217,6 +220,7 @@ class Bench {
                     .unit = "x",
                     .goal = 1.03,
                     .better = Better::kLower});
+    if (paths_.back().proxy != nullptr) return;
     const auto best = cells_.find(CellId{options_.tokens.back(), 100, paths_.size() - 1});
     report.AddGoal({.name = fmt::format("with ÷ without, {} tokens, all held, loopback", options_.tokens.back()),
                     .value = Quantile(best->second.ratio, 0.5),
@@ -239,12 +243,17 @@ int Main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "lengths of prompts")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  app.add_option("--links", options.links, "which links, from the slowest, 0, to loopback, 3")
+      ->check(CLI::Range(size_t{0}, Links().size() - 1))
+      ->capture_default_str();
+  app.add_option("--codec", options.codec, "by which chunks are stored")->capture_default_str();
   app.add_option("--rounds", options.rounds, "rounds; medians count")->check(CLI::Range(1, 100));
   app.add_option("--node", options.node, "the kdn-node to run")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   Report report("ttft");
   report.SetFact("model", options.model);
   report.SetFact("rounds", options.rounds);
+  report.SetFact("codec", options.codec);
   Bench(options).Run(report);
   return report.Finish();
 }

@@ -1,6 +1,9 @@
 #include "kdn-client/client.h"
 
+#include <time.h>
+
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "kdn-client/call_rules.h"
@@ -25,6 +28,12 @@ std::vector<ChunkKey> KeysOf(std::span<const ChunkRef> chunks) {
 
 absl::Status OutOfTime(absl::Duration deadline) {
   return DeadlineExceeded("no time was given: the deadline is {} ms", absl::ToDoubleMilliseconds(deadline));
+}
+
+// Of the calling thread, since it began.
+absl::Duration ThreadProcessorTime() {
+  timespec now{};
+  return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0 ? absl::DurationFromTimespec(now) : absl::ZeroDuration();
 }
 
 // Encodes chunks and sends them in batches, so that memory stays bounded however many there are.
@@ -101,6 +110,8 @@ class ClientImpl final : public Client {
                                          [](const FoundChunk& c) { return c.miss.reason != MissReason::kNone; });
     hit.hits = static_cast<size_t>(first_miss - found->begin());
     if (first_miss != found->end()) hit.stopped_by = first_miss->miss;
+    std::transform(found->begin(), first_miss, std::back_inserter(hit.tiers),
+                   [](const FoundChunk& c) { return c.tier; });
     return hit;
   }
 
@@ -109,6 +120,11 @@ class ClientImpl final : public Client {
     const absl::Time begin = Now();
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, options.destination_token));
+    const Codec* codec = nullptr;
+    if (!options.codec.empty()) {
+      KDN_ASSIGN_OR_RETURN(codec, FindCodec(options.codec));
+    }
+    const absl::Duration worked_before = ThreadProcessorTime();
 
     FetchSink sink(id_, space_, chunks, view,
                    {.layers = options.layers,
@@ -125,7 +141,8 @@ class ClientImpl final : public Client {
                                 .layers = options.layers,
                                 .least = options.least,
                                 .layer_major = options.layer_major,
-                                .cancel = options.cancel};
+                                .cancel = options.cancel,
+                                .codec = codec};
       ended = transport_->Fetch(query, begin + options.deadline, sink);
     }
 
@@ -140,6 +157,7 @@ class ClientImpl final : public Client {
       report.raw_bytes += chunk.raw_bytes;
     }
     report.elapsed = Now() - begin;
+    report.work = ThreadProcessorTime() - worked_before;
     return report;
   }
 
@@ -169,6 +187,10 @@ class ClientImpl final : public Client {
     upload.Send();
     report.elapsed = Now() - begin;
     return report;
+  }
+
+  absl::StatusOr<PrefetchCounts> Prefetch(std::span<const ChunkRef> chunks, absl::Duration deadline) override {
+    return transport_->Prefetch(id_, KeysOf(chunks), Now() + deadline);
   }
 
   absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) override {

@@ -43,6 +43,7 @@ struct PrefixHit {
   std::vector<ChunkRef> chunks;  // all whole chunks of the prompt
   size_t hits = 0;               // the first `hits` of them are held
   Miss stopped_by;               // why the chunk after them is not (kNone when all are held)
+  std::vector<TierKind> tiers;   // where each that is held was found
 
   std::span<const ChunkRef> HitChunks() const { return std::span(chunks).first(hits); }
   std::span<const ChunkRef> MissedChunks() const { return std::span(chunks).subspan(hits); }
@@ -65,6 +66,10 @@ struct FetchOptions {
   // a layer of which a chunk is missing. Called on a thread that the fetch needs, before Fetch returns; must be quick.
   std::function<void(uint32_t layer)> on_layer = {};
   Cancellation* cancel = nullptr;  // what has not come by then is missed by kCancelled
+  // By which codec chunks should travel (Codec::name()); empty: as they are stored. It is a wish: what is stored
+  // lossily already comes as it is, and so does everything where a lossy codec is wished that `least` or whoever stored
+  // it (StoreOptions::lossy_allowed) does not allow.
+  std::string codec = {};
 };
 
 struct ChunkOutcome {
@@ -80,6 +85,7 @@ struct FetchReport {
   uint64_t encoded_bytes = 0;
   uint64_t raw_bytes = 0;
   absl::Duration elapsed;
+  absl::Duration work;  // processor time of the calling thread: receiving, verifying, decoding and writing
 
   bool AllReady() const { return ready == chunks.size(); }
 };
@@ -89,7 +95,8 @@ struct StoreOptions {
   Ack ack = Ack::kMemory;
   std::string codec = "zstd";  // see Codec::name(); lossless codecs fall back to raw for a slab that does not shrink
   absl::Duration ttl = absl::InfiniteDuration();  // how long the chunks may be delivered; the node may allow less
-  bool lossy_allowed = false;                     // colder tiers may keep them by a lossy codec
+  // Colder tiers may keep them by a lossy codec, and fetches that accept it may get them by one.
+  bool lossy_allowed = false;
 };
 
 struct StoreReport {
@@ -115,7 +122,7 @@ class Client {
 
   // Fetches `chunks` into `destination` (kdn-client/kv_layout.h). Where a chunk that is not reported as a hit would
   // lie, bytes are unspecified; all others that were not asked for stay as they are. INVALID_ARGUMENT when the
-  // destination does not fit the space or the chunks.
+  // destination does not fit the space or the chunks, or there is no such codec.
   virtual absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
                                             const FetchOptions& options) = 0;
 
@@ -124,6 +131,10 @@ class Client {
   // unknown, or the ttl is not positive.
   virtual absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const KvLayout& source,
                                             const StoreOptions& options) = 0;
+
+  // Says that `chunks` will soon be fetched, so that the node brings those that lie on a disk to memory. A hint, which
+  // returns before that is done; what comes of it is counted.
+  virtual absl::StatusOr<PrefetchCounts> Prefetch(std::span<const ChunkRef> chunks, absl::Duration deadline) = 0;
 
   virtual absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) = 0;
   virtual absl::StatusOr<Lease> Pin(std::span<const ChunkKey> keys, absl::Duration duration,

@@ -1,4 +1,5 @@
-// FetchReceiver: turns the frames of a Fetch stream into calls to a sink, and holds the node to the protocol.
+// FetchReceiver: turns what a node sends for a fetch into calls to a sink, and holds the node to the protocol. Frames of
+// gRPC come by OnFrame; what comes by the bulk protocol, by the functions below it.
 //
 // Thread-safety: one thread.
 #ifndef KDN_KDN_CLIENT_FETCH_RECEIVER_H_
@@ -16,6 +17,10 @@
 
 namespace kdn {
 
+namespace v1 {
+class ChunkResult;
+}
+
 // A reason and a sentence that came from a peer: an unknown number is kProtocol, and the sentence is cut.
 Miss MissFromWire(int reason, const std::string& detail);
 // kNone for a number that is not known.
@@ -31,6 +36,15 @@ class FetchReceiver {
   // DATA_LOSS when the frame breaks the protocol: nothing after it can be trusted.
   absl::Status OnFrame(const grpc::ByteBuffer& message);
 
+  // DATA_LOSS as OnFrame.
+  absl::Status OnResult(size_t key, const v1::ChunkResult& result);
+  // That the next slab of `key` to be sent may be this one, of so many bytes. DATA_LOSS otherwise.
+  absl::Status BeginSlab(size_t key, uint32_t slab, uint64_t bytes);
+  // As SlabSink::Room, for a slab that has begun.
+  MutableByteSpan Room(size_t key, uint32_t slab);
+  // Parts of slabs that have begun.
+  void OnPart(size_t key, uint32_t slab, uint64_t offset, ByteSpan part);
+
   // Once the stream is over: what was never answered, or all of it after a breach, is a miss by kProtocol.
   void Close(const absl::Status& breach);
 
@@ -38,10 +52,13 @@ class FetchReceiver {
   enum class State : uint8_t { kNone, kComing, kSkipped, kMissed };
   struct Answer {
     State state = State::kNone;
-    ManifestPtr manifest;  // while kComing
+    ManifestPtr manifest = nullptr;  // while kComing
+    uint32_t next_slab = 0;          // that may begin
   };
 
-  void OnResult(size_t key, const std::string& header);
+  void OnResultBytes(size_t key, const std::string& bytes);
+  void OnChunkResult(size_t key, const v1::ChunkResult& result);
+  uint32_t NextWanted(const Manifest& manifest, uint32_t slab) const;
   absl::Status OnData(size_t key, const wire::ParsedFrame& frame);
 
   const size_t first_chunk_;

@@ -3,18 +3,45 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <utility>
 
 #include "kdn-client/call_rules.h"
+#include "kdn-client/decode_pool.h"
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
 
+// Smaller slabs are decoded where they arrive: to wake another thread would take as long.
+constexpr uint64_t kDecodeApartFrom = uint64_t{64} << 10;
+
 // The first `size` bytes of `buffer`, which is made anew, without its bytes, where it is smaller.
 MutableByteSpan AtLeast(uint64_t size, Buffer& buffer) {
   if (buffer.size() < size) buffer = Buffer(size);
   return buffer.span().first(size);
+}
+
+absl::Status VerifyChecksum(const SlabInfo& slab, uint64_t checksum) {
+  if (checksum == slab.checksum) return absl::OkStatus();
+  return DataLoss("checksum {:016x}, the manifest says {:016x}", checksum, slab.checksum);
+}
+
+// Verifies `encoded`, and puts what it holds into `place`; `scratch` is used where that is not in one piece.
+absl::Status Decode(const SlabInfo& slab, const Codec& codec, const SlabPlace& place, ByteSpan encoded,
+                    Buffer& scratch) {
+  KDN_RETURN_IF_ERROR(VerifyChecksum(slab, SlabChecksum(encoded)));
+  if (slab.codec == CodecId::kRaw) {
+    place.Write(0, encoded);
+    return absl::OkStatus();
+  }
+  const MutableByteSpan direct = place.Direct();
+  if (!direct.empty()) return codec.Decode(slab.shape, slab.kind, encoded, direct);
+  const MutableByteSpan decoded = AtLeast(slab.shape.RawSize(), scratch);
+  KDN_RETURN_IF_ERROR(codec.Decode(slab.shape, slab.kind, encoded, decoded));
+  place.Write(0, decoded);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -25,6 +52,11 @@ FetchSink::FetchSink(const SpaceId& id, const KvSpace& space, std::span<const Ch
   if (want_.on_layer == nullptr) return;
   awaited_.resize(LayerCount(space));
   for (const SlabInfo& slab : SlabsOf(space, space.chunk_tokens)) awaited_[slab.layer] += chunks.size();
+}
+
+FetchSink::~FetchSink() {
+  MutexLock lock(mu_);
+  while (decoding_ > 0) decoded_one_.Wait(mu_);
 }
 
 bool FetchSink::OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) {
@@ -45,7 +77,22 @@ bool FetchSink::OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier
   return true;
 }
 
+MutableByteSpan FetchSink::Room(size_t chunk, uint32_t slab) {
+  if (chunk >= arrivals_.size() || arrivals_[chunk].phase != Phase::kArriving) return {};
+  const Manifest& manifest = *arrivals_[chunk].manifest;
+  if (slab < arrivals_[chunk].next_slab || slab >= manifest.slabs.size()) return {};
+  const SlabInfo& info = manifest.slabs[slab];
+  if (!want_.layers.Contains(info.layer)) return {};
+  const Slab arriving = SlabOf(chunk, info);
+  if (arriving.Streams()) return arriving.place.Direct();
+  rooms_.push_back({.size = info.encoded_size, .buffer = BufferOf(info.encoded_size)});
+  return rooms_.back().buffer.span().first(info.encoded_size);
+}
+
 void FetchSink::OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) {
+  CompleteDecoded();
+  bool in_room = false;
+  Buffer room = TakeRoom(part, &in_room);
   if (chunk >= arrivals_.size() || arrivals_[chunk].phase != Phase::kArriving) return;
   if (open_.open && open_.chunk != chunk) {
     Fail(open_.chunk, MissReason::kProtocol,
@@ -63,7 +110,7 @@ void FetchSink::OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan pa
                             info.encoded_size));
   }
   if (!open_.open) Begin(chunk, info);
-  Append(part);
+  Append(part, in_room, std::move(room));
 }
 
 void FetchSink::OnMiss(size_t chunk, const Miss& miss) {
@@ -72,6 +119,11 @@ void FetchSink::OnMiss(size_t chunk, const Miss& miss) {
 }
 
 std::vector<ChunkOutcome> FetchSink::Finish(const absl::Status& fetch) && {
+  {
+    MutexLock lock(mu_);
+    while (decoding_ > 0) decoded_one_.Wait(mu_);
+  }
+  CompleteDecoded();
   Miss cause = MissFromCall(fetch);
   if (fetch.ok()) cause = {MissReason::kProtocol, "the stream ended before the chunk was whole"};
   std::vector<ChunkOutcome> outcomes;
@@ -127,72 +179,126 @@ uint32_t FetchSink::NextWanted(const Manifest& manifest, uint32_t slab) const {
   return slab;
 }
 
-void FetchSink::Begin(size_t chunk, const SlabInfo& info) {
+FetchSink::Slab FetchSink::SlabOf(size_t chunk, const SlabInfo& info) const {
   const uint64_t at_token = uint64_t{want_.token_offset} + chunks_[chunk].first_token;
-  open_ = {.open = true,
-           .chunk = chunk,
-           .info = &info,
-           .codec = *FindCodec(info.codec),
-           .received = 0,
-           .place = view_.Place(info, at_token)};
+  return {.chunk = chunk, .info = &info, .codec = *FindCodec(info.codec), .place = view_.Place(info, at_token)};
+}
+
+void FetchSink::Begin(size_t chunk, const SlabInfo& info) {
+  static_cast<Slab&>(open_) = SlabOf(chunk, info);
+  open_.open = true;
+  open_.received = 0;
   if (open_.Streams()) writer_.Start(open_.place);
 }
 
-void FetchSink::Append(ByteSpan part) {
+void FetchSink::Append(ByteSpan part, bool in_room, Buffer room) {
   const uint64_t size = open_.info->encoded_size;
   const uint64_t at = open_.received;
   open_.received += part.size();
   const bool last = open_.received == size;
   if (open_.Streams()) {
     writer_.Append(part);
-    if (last) Complete(VerifyChecksum(writer_.Checksum()));
-  } else if (part.size() == size) {
-    Complete(Decode(part));
-  } else {
-    const MutableByteSpan gathered = AtLeast(size, gathered_);
-    std::copy(part.begin(), part.end(), gathered.data() + at);
-    if (last) Complete(Decode(gathered));
+    if (last) Complete(Close(), VerifyChecksum(*open_.info, writer_.Checksum()));
+    return;
+  }
+  if (!in_room && part.size() == size) {
+    const Slab slab = Close();
+    return Complete(slab, Decode(*slab.info, *slab.codec, slab.place, part, decoded_));
+  }
+  if (!in_room) {
+    if (at == 0) gathered_ = BufferOf(size);
+    std::copy(part.begin(), part.end(), gathered_.data() + at);
+  }
+  if (last) DecodeGathered(Close(), in_room ? std::move(room) : std::move(gathered_));
+}
+
+FetchSink::Slab FetchSink::Close() {
+  open_.open = false;
+  Arrival& arrival = arrivals_[open_.chunk];
+  arrival.next_slab = NextWanted(*arrival.manifest, arrival.next_slab + 1);
+  return open_;
+}
+
+void FetchSink::DecodeGathered(const Slab& slab, Buffer encoded) {
+  const uint64_t size = slab.info->encoded_size;
+  bool apart = size >= kDecodeApartFrom;
+  if (apart) {
+    MutexLock lock(mu_);
+    apart = decoding_ < 2 * DecodeThreads();
+    if (apart) ++decoding_;
+  }
+  if (!apart) {
+    Complete(slab, Decode(*slab.info, *slab.codec, slab.place, encoded.span().first(size), decoded_));
+    spare_.push_back(std::move(encoded));
+    return;
+  }
+  Arrival& arrival = arrivals_[slab.chunk];
+  ++arrival.decoding;
+  // The job holds the manifest that the slab is described in.
+  auto job = std::make_shared<Decoded>(
+      Decoded{.slab = slab, .manifest = arrival.manifest, .status = {}, .encoded = std::move(encoded)});
+  RunOnDecodeThread([this, job = std::move(job), size] {
+    Buffer scratch;
+    const Slab& of = job->slab;
+    job->status = Decode(*of.info, *of.codec, of.place, job->encoded.span().first(size), scratch);
+    MutexLock lock(mu_);
+    done_.push_back(std::move(*job));
+    --decoding_;
+    decoded_one_.NotifyAll();
+  });
+}
+
+void FetchSink::CompleteDecoded() {
+  std::vector<Decoded> done;
+  {
+    MutexLock lock(mu_);
+    done.swap(done_);
+  }
+  for (Decoded& decoded : done) {
+    --arrivals_[decoded.slab.chunk].decoding;
+    Complete(decoded.slab, decoded.status);
+    spare_.push_back(std::move(decoded.encoded));
   }
 }
 
-absl::Status FetchSink::VerifyChecksum(uint64_t checksum) const {
-  if (checksum == open_.info->checksum) return absl::OkStatus();
-  return DataLoss("checksum {:016x}, the manifest says {:016x}", checksum, open_.info->checksum);
-}
-
-absl::Status FetchSink::Decode(ByteSpan encoded) {
-  KDN_RETURN_IF_ERROR(VerifyChecksum(SlabChecksum(encoded)));
-  const SlabInfo& info = *open_.info;
-  if (info.codec == CodecId::kRaw) {
-    open_.place.Write(0, encoded);
-    return absl::OkStatus();
-  }
-  const MutableByteSpan direct = open_.place.Direct();
-  if (!direct.empty()) return open_.codec->Decode(info.shape, info.kind, encoded, direct);
-  const MutableByteSpan decoded = AtLeast(info.shape.RawSize(), decoded_);
-  KDN_RETURN_IF_ERROR(open_.codec->Decode(info.shape, info.kind, encoded, decoded));
-  open_.place.Write(0, decoded);
-  return absl::OkStatus();
-}
-
-void FetchSink::Complete(const absl::Status& verified) {
-  const OpenSlab slab = std::exchange(open_, {});
+void FetchSink::Complete(const Slab& slab, const absl::Status& verified) {
+  Arrival& arrival = arrivals_[slab.chunk];
+  if (arrival.phase != Phase::kArriving) return;
   if (!verified.ok()) {
     return Fail(slab.chunk, MissReason::kCorrupt, fmt::format("layer {}: {}", slab.info->layer, MessageOf(verified)));
   }
-  Arrival& arrival = arrivals_[slab.chunk];
   arrival.outcome.encoded_bytes += slab.info->encoded_size;
   arrival.outcome.raw_bytes += slab.place.MemoryBytes();
-  arrival.next_slab = NextWanted(*arrival.manifest, arrival.next_slab + 1);
-  if (arrival.next_slab == arrival.manifest->slabs.size()) arrival.phase = Phase::kHit;
+  if (arrival.next_slab == arrival.manifest->slabs.size() && arrival.decoding == 0) arrival.phase = Phase::kHit;
   if (want_.on_layer != nullptr && --awaited_[slab.info->layer] == 0) want_.on_layer(slab.info->layer);
+}
+
+Buffer FetchSink::BufferOf(uint64_t size) {
+  while (!spare_.empty()) {
+    Buffer buffer = std::move(spare_.back());
+    spare_.pop_back();
+    if (buffer.size() >= size) return buffer;
+  }
+  return Buffer(size);
+}
+
+Buffer FetchSink::TakeRoom(ByteSpan part, bool* in_room) {
+  if (rooms_.empty()) return {};
+  const ByteSpan room = rooms_.front().buffer.span().first(rooms_.front().size);
+  const std::less_equal<> before;
+  const uint8_t* const end = room.data() + room.size();
+  *in_room = before(room.data(), part.data()) && before(part.data() + part.size(), end);
+  if (!*in_room || part.data() + part.size() != end) return {};
+  Buffer taken = std::move(rooms_.front().buffer);
+  rooms_.pop_front();
+  return taken;
 }
 
 // A chunk that has been decided stays as it is.
 void FetchSink::Fail(size_t chunk, MissReason reason, std::string detail) {
   Arrival& arrival = arrivals_[chunk];
   if (arrival.phase == Phase::kHit || arrival.phase == Phase::kMissed) return;
-  if (open_.open && open_.chunk == chunk) open_ = {};
+  if (open_.open && open_.chunk == chunk) open_.open = false;
   arrival.phase = Phase::kMissed;
   arrival.outcome.miss = {reason, std::move(detail)};
 }

@@ -6,9 +6,11 @@
 #include <string>
 #include <utility>
 
+#include "kdn-client/bulk/bulk_calls.h"
 #include "kdn-client/call_rules.h"
 #include "kdn-client/fetch_receiver.h"
 #include "kdn-client/node_channel.h"
+#include "kdn-client/overload_pause.h"
 #include "kdn-client/raw_call.h"
 #include "kdn-client/transport.h"
 #include "kdn/v1/node.grpc.pb.h"
@@ -75,8 +77,13 @@ TierStats TierStatsFromWire(const v1::TierStats& wire) {
 
 class RemoteTransport final : public Transport {
  public:
-  explicit RemoteTransport(const std::string& target)
-      : target_(target), channel_(target), stub_(channel_.grpc()), raw_stub_(channel_.grpc()) {}
+  RemoteTransport(const std::string& target, const RemoteOptions& options)
+      : target_(target),
+        options_(options),
+        channel_(target),
+        stub_(channel_.grpc()),
+        raw_stub_(channel_.grpc()),
+        bulk_(target, {.shared_memory = options.shared_memory}) {}
 
   absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
                                                  absl::Time deadline) override {
@@ -85,8 +92,7 @@ class RemoteTransport final : public Transport {
     const auto lookup = [&](size_t, std::span<const ChunkKey> batch) -> absl::Status {
       v1::LookupRequest request = About<v1::LookupRequest>(space, batch);
       request.set_least_fidelity(static_cast<v1::Fidelity>(least));
-      v1::LookupResponse response;
-      KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Lookup, request, response, deadline));
+      KDN_ASSIGN_OR_RETURN(const v1::LookupResponse response, LookupBatch(request, deadline));
       if (static_cast<size_t>(response.chunks_size()) != batch.size()) {
         return Named(DataLoss("it answered for {} chunks of {}", response.chunks_size(), batch.size()));
       }
@@ -103,7 +109,7 @@ class RemoteTransport final : public Transport {
 
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
     return InBatches(query.keys, [&](size_t first, std::span<const ChunkKey> batch) -> absl::Status {
-      KDN_RETURN_IF_ERROR(Prepare(deadline));
+      KDN_RETURN_IF_ERROR(CheckTime(deadline));
       return Named(FetchBatch(query, first, batch, deadline, sink));
     });
   }
@@ -111,27 +117,41 @@ class RemoteTransport final : public Transport {
   absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
                                                   absl::Time deadline) override {
     KDN_RETURN_IF_ERROR(CheckCount(chunks.size()));
-    KDN_RETURN_IF_ERROR(Prepare(deadline));
+    KDN_RETURN_IF_ERROR(CheckTime(deadline));
     std::vector<absl::Status> statuses(chunks.size());
-    std::vector<Outgoing> outgoing;
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      absl::StatusOr<std::string> manifest = EncodeManifest(*chunks[i].manifest);
-      statuses[i] = manifest.status();
-      if (manifest.ok()) outgoing.push_back({i, *std::move(manifest)});
+    std::vector<BulkChunk> outgoing;
+    for (const Chunk& chunk : chunks) {
+      absl::StatusOr<std::string> manifest = EncodeManifest(*chunk.manifest);
+      statuses[static_cast<size_t>(&chunk - chunks.data())] = manifest.status();
+      if (manifest.ok()) outgoing.push_back({.begin = BeginOf(chunk, *std::move(manifest), ack), .chunk = &chunk});
     }
     if (outgoing.empty()) return statuses;
 
-    RawCall call(raw_stub_, store_method_, deadline);
-    const bool all_sent = std::all_of(outgoing.begin(), outgoing.end(), [&](const Outgoing& next) {
-      return SendChunk(call, chunks[next.chunk], next.manifest, ack);
-    });
-    if (all_sent) call.WritesDone();
-    v1::StoreResponse response;
-    KDN_RETURN_IF_ERROR(Named(ReceiveLast(call, response)));
-    absl::StatusOr<std::vector<absl::Status>> answers = StatusesFromWire(response.chunks(), outgoing.size());
+    const absl::StatusOr<v1::StoreResponse> response = StoreBatch(outgoing, ack, deadline);
+    if (!response.ok()) return Named(response.status());
+    absl::StatusOr<std::vector<absl::Status>> answers = StatusesFromWire(response->chunks(), outgoing.size());
     if (!answers.ok()) return Named(answers.status());
-    for (size_t i = 0; i < outgoing.size(); ++i) statuses[outgoing[i].chunk] = std::move((*answers)[i]);
+    for (size_t i = 0; i < outgoing.size(); ++i) {
+      statuses[static_cast<size_t>(outgoing[i].chunk - chunks.data())] = std::move((*answers)[i]);
+    }
     return statuses;
+  }
+
+  absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId& space, std::span<const ChunkKey> keys,
+                                          absl::Time deadline) override {
+    PrefetchCounts counts;
+    const auto prefetch = [&](size_t, std::span<const ChunkKey> batch) -> absl::Status {
+      v1::PrefetchResponse response;
+      const auto request = About<v1::PrefetchRequest>(space, batch);
+      KDN_RETURN_IF_ERROR(Unary(&v1::NodeService::Stub::Prefetch, request, response, deadline));
+      counts.in_memory += response.in_memory();
+      counts.coming += response.coming();
+      counts.not_held += response.not_held();
+      counts.refused += response.refused();
+      return absl::OkStatus();
+    };
+    KDN_RETURN_IF_ERROR(InBatches(keys, prefetch));
+    return counts;
   }
 
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
@@ -197,12 +217,6 @@ class RemoteTransport final : public Transport {
   }
 
  private:
-  // A chunk of a Store call, by its index there, whose manifest could be encoded.
-  struct Outgoing {
-    size_t chunk;
-    std::string manifest;
-  };
-
   template <typename Request>
   static Request About(const SpaceId& space, std::span<const ChunkKey> keys) {
     Request request;
@@ -235,39 +249,107 @@ class RemoteTransport final : public Transport {
     request.set_layer_end(query.layers.end == LayerRange().end ? 0 : query.layers.end);
     request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
     request.set_join_frames(true);
+    if (query.codec != nullptr) request.set_codec_wish(std::string(query.codec->name()));
     request.set_order(query.layer_major ? v1::FetchRequest::ORDER_LAYER_MAJOR : v1::FetchRequest::ORDER_CHUNK_MAJOR);
 
     FetchReceiver receiver(first, batch.size(), query.layers, sink);
+    const absl::Status ended = ByEither(
+        /*may_bulk=*/true, [&] { return bulk_.Fetch(request, deadline, query.cancel, receiver); },
+        [&] { return FetchByGrpc(request, deadline, query.cancel, receiver); });
+    // After a breach nothing that the node said can be trusted.
+    if (ended.ok() || absl::IsDataLoss(ended)) receiver.Close(ended);
+    return ended;
+  }
+
+  absl::Status FetchByGrpc(const v1::FetchRequest& request, absl::Time deadline, Cancellation* cancel,
+                           FetchReceiver& receiver) {
+    KDN_RETURN_IF_ERROR(Prepare(deadline));
     RawCall call(raw_stub_, fetch_method_, deadline);
-    const Cancellation::Link link(query.cancel, [&call] { call.Cancel(); });
+    const Cancellation::Link link(cancel, [&call] { call.Cancel(); });
     grpc::ByteBuffer message;
     absl::Status breach;
     bool reading = call.WriteLast(wire::EncodeMessage(request));
     while (reading && breach.ok() && call.Read(&message)) breach = receiver.OnFrame(message);
-    if (!breach.ok()) {
-      call.Cancel();
-      receiver.Close(breach);
-      return breach;
-    }
-    KDN_RETURN_IF_ERROR(call.Finish());
-    receiver.Close(absl::OkStatus());
-    return absl::OkStatus();
+    if (breach.ok()) return call.Finish();
+    call.Cancel();
+    return breach;
   }
 
-  // False when the call is over.
-  static bool SendChunk(RawCall& call, const Chunk& chunk, const std::string& manifest, Ack ack) {
-    v1::StoreFrame begin;
-    begin.mutable_begin()->set_manifest(manifest);
-    begin.mutable_begin()->set_ack(static_cast<v1::Ack>(ack));
-    begin.mutable_begin()->set_lossy_allowed(chunk.retention.lossy_allowed);
+  absl::StatusOr<v1::LookupResponse> LookupBatch(const v1::LookupRequest& request, absl::Time deadline) {
+    KDN_RETURN_IF_ERROR(CheckTime(deadline));
+    absl::StatusOr<v1::LookupResponse> response;
+    const absl::Status ended = ByEither(
+        /*may_bulk=*/true,
+        [&] {
+          response = bulk_.Lookup(request, deadline);
+          return response.status();
+        },
+        [&] {
+          response.emplace();
+          return Unary(&v1::NodeService::Stub::Lookup, request, *response, deadline);
+        });
+    if (!ended.ok()) return Named(ended);
+    return response;
+  }
+
+  absl::StatusOr<v1::StoreResponse> StoreBatch(std::span<const BulkChunk> chunks, Ack ack, absl::Time deadline) {
+    absl::StatusOr<v1::StoreResponse> response;
+    // A node makes the chunks of one gRPC call durable together.
+    const bool may_bulk = ack != Ack::kDurable;
+    const absl::Status ended = ByEither(
+        may_bulk,
+        [&] {
+          response = bulk_.Store(chunks, deadline);
+          return response.status();
+        },
+        [&] {
+          response.emplace();
+          return StoreByGrpc(chunks, deadline, *response);
+        });
+    if (!ended.ok()) return ended;
+    return response;
+  }
+
+  // Makes a call by the bulk protocol where the node speaks it, else by gRPC, unless the node asked for a pause.
+  template <typename Bulk, typename Grpc>
+  absl::Status ByEither(bool may_bulk, Bulk&& by_bulk, Grpc&& by_grpc) {
+    KDN_RETURN_IF_ERROR(pause_.Check());
+    may_bulk = may_bulk && options_.bulk && bulk_.MaySpeak();
+    absl::Status ended = may_bulk ? by_bulk() : by_grpc();
+    if (may_bulk && absl::IsUnimplemented(ended)) ended = by_grpc();
+    pause_.Note(ended);
+    return ended;
+  }
+
+  static v1::StoreBegin BeginOf(const Chunk& chunk, std::string manifest, Ack ack) {
+    v1::StoreBegin begin;
+    begin.set_manifest(std::move(manifest));
+    begin.set_ack(static_cast<v1::Ack>(ack));
+    begin.set_lossy_allowed(chunk.retention.lossy_allowed);
     if (chunk.retention.expires != absl::InfiniteFuture()) {
       // 0 would be for ever.
       const int64_t ttl_ms = absl::ToInt64Milliseconds(chunk.retention.expires - absl::Now());
-      begin.mutable_begin()->set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(ttl_ms, 1)));
+      begin.set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(ttl_ms, 1)));
     }
+    return begin;
+  }
+
+  absl::Status StoreByGrpc(std::span<const BulkChunk> chunks, absl::Time deadline, v1::StoreResponse& response) {
+    KDN_RETURN_IF_ERROR(Prepare(deadline));
+    RawCall call(raw_stub_, store_method_, deadline);
+    const bool all_sent =
+        std::all_of(chunks.begin(), chunks.end(), [&](const BulkChunk& chunk) { return SendChunk(call, chunk); });
+    if (all_sent) call.WritesDone();
+    return ReceiveLast(call, response);
+  }
+
+  // False when the call is over.
+  static bool SendChunk(RawCall& call, const BulkChunk& chunk) {
+    v1::StoreFrame begin;
+    *begin.mutable_begin() = chunk.begin;
     if (!call.Write(wire::EncodeMessage(begin))) return false;
-    for (uint32_t slab = 0; slab < chunk.slabs.size(); ++slab) {
-      const SharedBuffer& bytes = chunk.slabs[slab];
+    for (uint32_t slab = 0; slab < chunk.chunk->slabs.size(); ++slab) {
+      const SharedBuffer& bytes = chunk.chunk->slabs[slab];
       for (size_t offset = 0; offset < bytes.size(); offset += wire::kDefaultFrameBytes) {
         const size_t size = std::min<size_t>(wire::kDefaultFrameBytes, bytes.size() - offset);
         const wire::Payload payload = {.owner = bytes.owner(), .bytes = bytes.span().subspan(offset, size)};
@@ -290,9 +372,12 @@ class RemoteTransport final : public Transport {
   }
 
   const std::string target_;
+  const RemoteOptions options_;
   NodeChannel channel_;
   v1::NodeService::Stub stub_;
   grpc::GenericStub raw_stub_;
+  BulkCalls bulk_;
+  OverloadPause pause_;
   const std::string fetch_method_ = fmt::format("/{}/Fetch", v1::NodeService::service_full_name());
   const std::string store_method_ = fmt::format("/{}/Store", v1::NodeService::service_full_name());
 };
@@ -308,6 +393,9 @@ class RefusingTransport final : public Transport {
   }
   absl::Status Fetch(const FetchQuery&, absl::Time, SlabSink&) override { return why_; }
   absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk>, Ack, absl::Time) override { return why_; }
+  absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId&, std::span<const ChunkKey>, absl::Time) override {
+    return why_;
+  }
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId&, std::span<const ChunkKey>, absl::Time) override {
     return why_;
   }
@@ -323,11 +411,11 @@ class RefusingTransport final : public Transport {
 
 }  // namespace
 
-std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target, const RemoteOptions& /*options*/) {
+std::shared_ptr<Transport> MakeRemoteTransport(const std::string& target, const RemoteOptions& options) {
   if (absl::Status valid = ValidateTarget(target); !valid.ok()) {
     return std::make_shared<RefusingTransport>(std::move(valid));
   }
-  return std::make_shared<RemoteTransport>(target);
+  return std::make_shared<RemoteTransport>(target, options);
 }
 
 }  // namespace kdn

@@ -17,6 +17,8 @@
 #include "absl/time/time.h"
 #include "kdn-client/cancellation.h"
 #include "storage/chunk.h"
+#include "storage/format/codec.h"
+#include "storage/prefetch_queue.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
@@ -28,6 +30,7 @@ struct FetchQuery {
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;
   Cancellation* cancel = nullptr;  // ends the fetch early with CANCELLED
+  const Codec* codec = nullptr;    // as FetchOptions has it; null: as they are stored
 };
 
 // Receives a fetch, on one thread, in the order in which it arrives. Sinks copy what they keep.
@@ -39,6 +42,10 @@ class SlabSink {
   // A part of an encoded slab. Slabs come one after another, within a chunk in the manifest's order; the parts of a
   // slab come in order, without gaps. `part` is valid for the call only.
   virtual void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) = 0;
+  // Memory where the transport may put the bytes of an encoded slab as they come, all of it or none: OnPart is then
+  // called with parts that lie there. Asked for in the order in which slabs come; valid until OnPart got the slab's last
+  // byte, or the fetch is over. Empty: OnPart copies.
+  virtual MutableByteSpan Room(size_t /*chunk*/, uint32_t /*slab*/) { return {}; }
   // The chunk will not come, or not to its end.
   virtual void OnMiss(size_t chunk, const Miss& miss) = 0;
 };
@@ -62,6 +69,11 @@ class Transport {
   // kMaxChunksPerCall chunks).
   virtual absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
                                                           absl::Time deadline) = 0;
+
+  // Says that chunks will soon be fetched, so that those on disks are brought to memory meanwhile. A hint: returns
+  // without waiting for that.
+  virtual absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                  absl::Time deadline) = 0;
 
   virtual absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
                                                            absl::Time deadline) = 0;

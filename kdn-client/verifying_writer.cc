@@ -1,12 +1,6 @@
 #include "kdn-client/verifying_writer.h"
 
-#include <xxhash.h>
-#if defined(__x86_64__)
-#include <xxh_x86dispatch.h>  // the widest vectors that this CPU has, chosen at run time
-#endif
-
 #include <algorithm>
-#include <new>
 
 namespace kdn {
 
@@ -15,28 +9,26 @@ namespace {
 constexpr size_t kBlock = size_t{16} << 10;
 }  // namespace
 
-void VerifyingWriter::Free::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
-
-VerifyingWriter::VerifyingWriter() : state_(XXH3_createState()) {
-  if (state_ == nullptr) throw std::bad_alloc();
-}
-
 void VerifyingWriter::Start(const SlabPlace& place) {
   place_ = place;
+  direct_ = place.Direct();
   written_ = 0;
-  XXH3_64bits_reset(state_.get());
+  hasher_.Restart();
 }
 
 void VerifyingWriter::Append(ByteSpan part) {
+  if (written_ < direct_.size() && part.data() == direct_.data() + written_) {
+    hasher_.Update(part);
+    written_ += part.size();
+    return;
+  }
   while (!part.empty()) {
     const ByteSpan block = part.first(std::min(part.size(), kBlock));
-    XXH3_64bits_update(state_.get(), block.data(), block.size());
+    hasher_.Update(block);
     place_.Write(written_, block);
     written_ += block.size();
     part = part.subspan(block.size());
   }
 }
-
-uint64_t VerifyingWriter::Checksum() const { return XXH3_64bits_digest(state_.get()); }
 
 }  // namespace kdn

@@ -6,32 +6,26 @@
 #define KDN_KDN_CLIENT_VERIFYING_WRITER_H_
 
 #include <cstdint>
-#include <memory>
 
 #include "kdn-client/slab_place.h"
 #include "storage/base/buffer.h"
-
-struct XXH3_state_s;
+#include "storage/format/slab_hasher.h"
 
 namespace kdn {
 
 class VerifyingWriter {
  public:
-  VerifyingWriter();
-
   // Begins a slab. `place` must not convert, since parts may cut elements.
   void Start(const SlabPlace& place);
-  // Writes the next bytes. Bytes beyond the slab are left out.
+  // Writes the next bytes, unless `part` is where they belong already. Bytes beyond the slab are left out.
   void Append(ByteSpan part);
   // SlabChecksum of what was appended since Start.
-  uint64_t Checksum() const;
+  uint64_t Checksum() const { return hasher_.Checksum(); }
 
  private:
-  struct Free {
-    void operator()(XXH3_state_s* state) const;
-  };
-  std::unique_ptr<XXH3_state_s, Free> state_;
+  SlabHasher hasher_;
   SlabPlace place_;
+  MutableByteSpan direct_;  // the slab in memory, where that is in one piece
   uint64_t written_ = 0;
 };
 

@@ -234,6 +234,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
       state_.metrics.Fetched(static_cast<MissReason>(reason), reader_->results()[reason]);
       unanswered -= reader_->results()[reason];
     }
+    if (reader_->codec() != nullptr) state_.metrics.Recoded(*reader_->codec(), reader_->recoded_bytes());
     if (!cut_short) return Finish(record_.End(absl::OkStatus()));
     const bool late = context_.deadline() <= std::chrono::system_clock::now();
     state_.metrics.Fetched(late ? MissReason::kDeadline : MissReason::kCancelled, unanswered);

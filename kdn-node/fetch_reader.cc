@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "storage/base/status.h"
+#include "storage/delivery_recode.h"
 
 namespace kdn {
 namespace {
@@ -15,6 +16,8 @@ namespace {
 constexpr uint64_t kMaxSlabsHeld = uint64_t{1} << 20;
 // Keys that LAYER_MAJOR looks up in one step.
 constexpr size_t kLookupBatch = 64;
+// Slab bytes that LAYER_MAJOR recodes for one call, each twice: what comes first waits for all of them.
+constexpr uint64_t kMaxRecodedByLayer = uint64_t{1} << 30;
 
 // The slabs of layers [begin, end). Slabs are ordered by layer.
 std::span<const SlabInfo> SlabsIn(const Manifest& manifest, LayerRange layers) {
@@ -43,8 +46,11 @@ FetchItem HitItem(size_t chunk, const Manifest& manifest, TierKind tier) {
 // What both orders have in common: reading some layers of a chunk whose manifest the peer has, or is about to get.
 class ReaderBase : public FetchReader {
  public:
-  ReaderBase(TieredStore& store, FetchCall call) : call_(std::move(call)), store_(store) {}
+  ReaderBase(TieredStore& store, FetchCall call)
+      : call_(std::move(call)), recoder_(call_.codec, call_.least), store_(store) {}
 
+  const Codec* codec() const override { return call_.codec; }
+  uint64_t recoded_bytes() const override { return recoded_bytes_; }
   const Results& results() const override { return results_; }
 
  protected:
@@ -81,6 +87,8 @@ class ReaderBase : public FetchReader {
   }
 
   const FetchCall call_;
+  const DeliveryRecoder recoder_;
+  uint64_t recoded_bytes_ = 0;
 
  private:
   TieredStore& store_;
@@ -100,7 +108,10 @@ class ChunkMajorReader final : public ReaderBase {
       found_ = std::move(Lookup(chunk_, 1).front());
       rest_ = call_.layers;
     }
-    return found_->manifest == nullptr ? 0 : EncodedBytesOf(SlabsIn(*found_->manifest, rest_));
+    if (found_->manifest == nullptr) return 0;
+    // What is announced already goes on as it began.
+    return announced_ ? EncodedBytesOf(SlabsIn(*found_->manifest, rest_))
+                      : recoder_.MostBytes(*found_->manifest, rest_);
   }
 
   std::vector<FetchItem> Step(uint64_t max_bytes) override {
@@ -120,6 +131,7 @@ class ChunkMajorReader final : public ReaderBase {
       return out;
     }
     if (!announced_) {
+      if (wanted <= max_bytes) recoded_bytes_ += recoder_.Recode(fetched);
       FetchItem result = HitItem(chunk_, *fetched.manifest, fetched.tier);
       if (result.miss.reason != MissReason::kNone) {
         TellMiss(chunk_, std::move(result.miss), out);
@@ -176,29 +188,32 @@ class LayerMajorReader final : public ReaderBase {
   bool done() const override { return looked_up_ == chunks() && layer_ >= end_; }
 
   uint64_t NextBytes() override {
-    if (looked_up_ < chunks() || done()) return 0;
-    return EncodedBytesOf(SlabsIn(*open_[chunk_], ThisLayer()));
+    if (done()) return 0;
+    if (looked_up_ < chunks()) return BytesToAnnounce();
+    const OpenChunk& open = *open_[chunk_];
+    return std::max(EncodedBytesOf(SlabsIn(*open.stored, ThisLayer())),
+                    EncodedBytesOf(SlabsIn(*open.announced, ThisLayer())));
   }
 
-  std::vector<FetchItem> Step(uint64_t) override {
+  std::vector<FetchItem> Step(uint64_t max_bytes) override {
     std::vector<FetchItem> out;
     if (looked_up_ < chunks()) {
-      AnnounceSome(out);
+      AnnounceSome(max_bytes, out);
       if (looked_up_ == chunks()) SeekOpenChunk();
       return out;
     }
     if (done()) return out;
     FetchedChunk fetched = Read(chunk_, ThisLayer());
-    ManifestPtr& manifest = open_[chunk_];
+    std::optional<OpenChunk>& open = open_[chunk_];
     if (fetched.miss.reason != MissReason::kNone) {
       TellMiss(chunk_, std::move(fetched.miss), out);
-      manifest.reset();
-    } else if (!AddSlabs(chunk_, manifest, std::move(fetched), out)) {
+      open.reset();
+    } else if (!BringToAnnounced(*open, fetched) || !AddSlabs(chunk_, open->announced, std::move(fetched), out)) {
       TellMiss(chunk_, Replaced(), out);
-      manifest.reset();
-    } else if (SlabsIn(*manifest, {.begin = layer_ + 1, .end = call_.layers.end}).empty()) {
+      open.reset();
+    } else if (SlabsIn(*open->announced, {.begin = layer_ + 1, .end = call_.layers.end}).empty()) {
       Finished(MissReason::kNone);
-      manifest.reset();
+      open.reset();
     }
     ++chunk_;
     SeekOpenChunk();
@@ -206,46 +221,90 @@ class LayerMajorReader final : public ReaderBase {
   }
 
  private:
+  struct OpenChunk {
+    ManifestPtr stored;     // what the store has
+    ManifestPtr announced;  // what the peer was told: the same, unless slabs are recoded
+  };
+
   LayerRange ThisLayer() const { return {.begin = layer_, .end = layer_ + 1}; }
 
-  // Looks up the next few chunks and says of each whether it will come.
-  void AnnounceSome(std::vector<FetchItem>& out) {
+  // Finds the chunk that is to be announced next, so that it is known what recoding it takes.
+  uint64_t BytesToAnnounce() {
+    if (call_.codec == nullptr) return 0;
+    if (!next_.has_value()) next_ = std::move(Lookup(looked_up_, 1).front());
+    if (next_->miss.reason != MissReason::kNone || !recoder_.Wants(*next_->manifest, call_.layers)) return 0;
+    const uint64_t bytes = recoder_.MostBytes(*next_->manifest, call_.layers);
+    return bytes <= kMaxRecodedByLayer - planned_bytes_ ? bytes : 0;
+  }
+
+  // Looks up the next few chunks, one where it may be recoded, and says of each whether it will come.
+  void AnnounceSome(uint64_t max_bytes, std::vector<FetchItem>& out) {
+    if (call_.codec != nullptr) {
+      const uint64_t bytes = BytesToAnnounce();
+      FoundChunk found = *std::exchange(next_, std::nullopt);
+      const size_t chunk = looked_up_++;
+      if (bytes == 0 || bytes > max_bytes)
+        return Announce(chunk, found.miss, found.manifest, found.manifest, found.tier, out);
+      FetchedChunk whole = Read(chunk, call_.layers);
+      const ManifestPtr stored = whole.manifest;
+      recoder_.Recode(whole);
+      planned_bytes_ += bytes;
+      return Announce(chunk, whole.miss, stored, whole.manifest, whole.tier, out);
+    }
     const size_t n = std::min(kLookupBatch, chunks() - looked_up_);
-    for (FoundChunk& found : Lookup(looked_up_, n)) {
-      Announce(looked_up_++, std::move(found), out);
+    for (const FoundChunk& found : Lookup(looked_up_, n)) {
+      Announce(looked_up_++, found.miss, found.manifest, found.manifest, found.tier, out);
     }
   }
 
-  void Announce(size_t chunk, FoundChunk found, std::vector<FetchItem>& out) {
-    if (found.miss.reason != MissReason::kNone) return TellMiss(chunk, std::move(found.miss), out);
-    slabs_held_ += found.manifest->slabs.size();
+  void Announce(size_t chunk, const Miss& miss, const ManifestPtr& stored, const ManifestPtr& announced, TierKind tier,
+                std::vector<FetchItem>& out) {
+    if (miss.reason != MissReason::kNone) return TellMiss(chunk, miss, out);
+    slabs_held_ += stored->slabs.size() * (announced == stored ? 1 : 2);
     if (slabs_held_ > kMaxSlabsHeld) {
       return TellMiss(chunk, {MissReason::kRefused, "too many slabs for one LAYER_MAJOR fetch; ask for fewer chunks"},
                       out);
     }
-    FetchItem result = HitItem(chunk, *found.manifest, found.tier);
+    FetchItem result = HitItem(chunk, *announced, tier);
     if (result.miss.reason != MissReason::kNone) return TellMiss(chunk, std::move(result.miss), out);
     out.push_back(std::move(result));
-    const std::span<const SlabInfo> slabs = SlabsIn(*found.manifest, call_.layers);
+    const std::span<const SlabInfo> slabs = SlabsIn(*announced, call_.layers);
     if (slabs.empty()) return Finished(MissReason::kNone);
     end_ = std::max(end_, slabs.back().layer + 1);
-    open_[chunk] = std::move(found.manifest);
+    open_[chunk] = {.stored = stored, .announced = announced};
+  }
+
+  // Recodes a layer of a chunk as it was for its announcement. False when it is of another chunk, or has become
+  // something else.
+  bool BringToAnnounced(const OpenChunk& open, FetchedChunk& fetched) {
+    if (fetched.manifest != open.stored && *fetched.manifest != *open.stored) return false;
+    if (open.announced == open.stored) return true;
+    const uint64_t recoded = recoder_.Recode(fetched);
+    const bool same = std::ranges::all_of(fetched.slabs, [&](const SlabBytes& slab) {
+      return fetched.manifest->slabs[slab.index] == open.announced->slabs[slab.index];
+    });
+    if (!same) return false;
+    recoded_bytes_ += recoded;
+    fetched.manifest = open.announced;
+    return true;
   }
 
   // Moves to the next chunk, of this or a later layer, that has slabs there.
   void SeekOpenChunk() {
     for (; layer_ < end_; ++layer_, chunk_ = 0) {
       for (; chunk_ < chunks(); ++chunk_) {
-        if (open_[chunk_] != nullptr && !SlabsIn(*open_[chunk_], ThisLayer()).empty()) return;
+        if (open_[chunk_].has_value() && !SlabsIn(*open_[chunk_]->stored, ThisLayer()).empty()) return;
       }
     }
   }
 
   size_t looked_up_ = 0;  // chunks from the front that have their result
   uint32_t layer_;
-  uint32_t end_ = 0;               // one beyond the last layer that any chunk has
-  size_t chunk_ = 0;               // of the present layer
-  std::vector<ManifestPtr> open_;  // by chunk; null when there is nothing more to send of it
+  uint32_t end_ = 0;                            // one beyond the last layer that any chunk has
+  size_t chunk_ = 0;                            // of the present layer
+  std::vector<std::optional<OpenChunk>> open_;  // by chunk; none when there is nothing more to send of it
+  std::optional<FoundChunk> next_;              // to be announced next, once looked up; where a codec is wished for
+  uint64_t planned_bytes_ = 0;                  // of chunks that were recoded to be announced
   uint64_t slabs_held_ = 0;
 };
 

@@ -6,6 +6,11 @@
 //     for (FetchItem& item : reader->Step(/*max_bytes=*/reader->NextBytes())) Send(item);
 //   }
 //
+// Where the call wishes for a codec, slabs are recoded to it (storage/delivery_recode.h) and the manifest tells of
+// them. A manifest has all checksums, so a chunk is recoded whole before anything of it is handed out. LAYER_MAJOR,
+// which would have to keep all chunks, recodes them a second time, layer by layer, and so holds no more than it does
+// otherwise; after 1 GiB of chunks it leaves the rest as they are stored.
+//
 // Every chunk gets exactly one result before its slabs, and a second one, with the reason, if reading fails midway.
 //
 // Thread-safety: one thread at a time.
@@ -48,11 +53,17 @@ class FetchReader {
 
   virtual bool done() const = 0;
 
-  // How many slab bytes the next step would read at best; 0 when it only answers. May wait for a disk.
+  // How many slab bytes the next step would hold at most, those that it recodes included; 0 when it only answers. May
+  // wait for a disk.
   virtual uint64_t NextBytes() = 0;
 
-  // Reads on. At most `max_bytes`, or a single layer of one chunk where that is more. May wait for a disk.
+  // Reads on. At most `max_bytes`, or a single layer of one chunk where that is more. May wait for a disk, and recode
+  // one chunk; a chunk for which `max_bytes` are too few is handed out as it is stored.
   virtual std::vector<FetchItem> Step(uint64_t max_bytes) = 0;
+
+  // The codec that was wished for, null for none, and the bytes of slabs that were recoded to it and handed out.
+  virtual const Codec* codec() const = 0;
+  virtual uint64_t recoded_bytes() const = 0;
 
   // Chunks that are finished, by what became of them; [0] counts those that were delivered to the end.
   virtual const Results& results() const = 0;

@@ -26,6 +26,7 @@ struct RawFlags {
   bool insecure_remote = false;
   std::string memory_bytes = "1GiB";
   std::string memory_policy = "prefix";
+  std::string shared_memory = "auto";
   std::string disk_path;
   std::string disk_bytes = "16GiB";
   std::vector<std::string> disks;
@@ -38,6 +39,7 @@ struct RawFlags {
   size_t workers = 4;
   std::string max_upload_bytes = "1GiB";
   std::string max_fetch_bytes = "4GiB";
+  size_t max_connections = 4096;
   std::string stop_grace = "10s";
   std::string port_file;
   std::string log_level = "info";
@@ -56,7 +58,7 @@ void Declare(CLI::App& app, RawFlags& raw) {
   const auto add = [&](const char* name, auto& value, const char* type, const char* help, const char* group) {
     app.add_option(name, value, help)->capture_default_str()->type_name(type)->group(group)->envname("");
   };
-  add("--listen", raw.listen, "HOST:PORT", "Where to serve gRPC; port 0: the system chooses", "Network");
+  add("--listen", raw.listen, "HOST:PORT", "Where to serve; port 0: the system chooses", "Network");
   add("--metrics-listen", raw.metrics_listen, "HOST:PORT", "Where to serve Prometheus metrics; \"\": nowhere",
       "Network");
   app.add_flag(
@@ -70,6 +72,8 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add("--memory-bytes", raw.memory_bytes, "SIZE", "Budget of the memory tier, as in 4GiB", "Storage");
   add("--memory-policy", raw.memory_policy, "POLICY", "What memory keeps: lru, s3fifo, wtinylfu, gdsf or prefix",
       "Storage");
+  add("--shared-memory", raw.shared_memory, "auto|off",
+      "Lend slabs by shared memory to clients of the same user on this machine", "Storage");
   add("--disk-path", raw.disk_path, "DIR", "Directory of the only disk tier; none, and no --disk: memory only",
       "Storage");
   add("--disk-bytes", raw.disk_bytes, "SIZE", "Budget of that disk tier", "Storage");
@@ -97,6 +101,8 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add("--max-upload-bytes", raw.max_upload_bytes, "SIZE", "Bytes that all uploads in progress may hold", "Limits");
   add("--max-fetch-bytes", raw.max_fetch_bytes, "SIZE", "Bytes that all fetches may have read and not yet sent",
       "Limits");
+  add("--max-connections", raw.max_connections, "N",
+      "Connections that speak KDN's bulk protocol; more are closed, and their clients use gRPC", "Limits");
 
   add("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM", "Process");
   add("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
@@ -217,6 +223,10 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   }
   KDN_ASSIGN_OR_RETURN(flags.store.memory_bytes, SizeFlag("--memory-bytes", raw.memory_bytes, kMiB));
   KDN_ASSIGN_OR_RETURN(flags.store.memory_policy, PolicyFlag("--memory-policy", raw.memory_policy));
+  if (raw.shared_memory != "auto" && raw.shared_memory != "off") {
+    return InvalidArgument("--shared-memory: '{}' is not one of auto, off", raw.shared_memory);
+  }
+  flags.shared_memory = raw.shared_memory == "auto";
   KDN_ASSIGN_OR_RETURN(flags.store.disks, DiskFlags(raw));
   KDN_ASSIGN_OR_RETURN(flags.store.write_back_bytes, SizeFlag("--write-back-bytes", raw.write_back_bytes, 0));
   KDN_ASSIGN_OR_RETURN(flags.store.max_pin, DurationFlag("--max-pin", raw.max_pin, /*zero_is_fine=*/false));
@@ -235,6 +245,10 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
                        SizeFlag("--max-upload-bytes", raw.max_upload_bytes, kMiB));
   KDN_ASSIGN_OR_RETURN(flags.server.service.max_fetch_bytes,
                        SizeFlag("--max-fetch-bytes", raw.max_fetch_bytes, 64 * kMiB));
+  if (raw.max_connections < 1 || raw.max_connections > 1'000'000) {
+    return InvalidArgument("--max-connections: {} is out of range; give 1 to 1000000", raw.max_connections);
+  }
+  flags.server.max_connections = raw.max_connections;
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;
   constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};

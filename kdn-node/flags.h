@@ -22,6 +22,7 @@ namespace kdn {
 struct NodeFlags {
   ServerOptions server;
   TieredStoreOptions store;
+  bool shared_memory = true;  // make an arena for the store
   absl::Duration stop_grace = absl::Seconds(10);
   std::string port_file;
   std::string log_level = "info";

@@ -58,8 +58,21 @@ sigset_t BlockStopSignals() {
   return signals;
 }
 
-absl::Status Serve(const NodeFlags& flags) {
+// Room for all that the memory tier holds, in pieces, and for what is being stored meanwhile. What does not fit lies on
+// the heap, and travels by sockets.
+std::shared_ptr<SharedArena> MakeArena(const NodeFlags& flags) {
+  if (!flags.shared_memory) return nullptr;
+  const uint64_t memory = flags.store.memory_bytes;
+  absl::StatusOr<std::shared_ptr<SharedArena>> arena =
+      SharedArena::Create(memory + memory / 8 + flags.server.service.max_upload_bytes);
+  if (arena.ok()) return *std::move(arena);
+  spdlog::warn("no shared memory, so local clients use sockets: {}", MessageOf(arena.status()));
+  return nullptr;
+}
+
+absl::Status Serve(NodeFlags flags) {
   const sigset_t stop_signals = BlockStopSignals();
+  flags.store.arena = MakeArena(flags);
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));
   const StoreStats held = store->Stats();
   for (size_t level = 0; level < held.disks.size(); ++level) {
@@ -96,7 +109,7 @@ int main(int argc, char** argv) {
     return parsed.exit_code;
   }
   kdn::StartLogging(parsed.flags->log_level);
-  if (const absl::Status status = kdn::Serve(*parsed.flags); !status.ok()) {
+  if (const absl::Status status = kdn::Serve(*std::move(parsed.flags)); !status.ok()) {
     fmt::print(stderr, "kdn-node: {}\n", kdn::MessageOf(status));
     return kdn::kCannotStart;
   }

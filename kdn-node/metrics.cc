@@ -63,7 +63,7 @@ std::string DiskName(size_t level) { return level == 0 ? "disk" : fmt::format("d
 
 std::string_view MethodName(Method method) {
   constexpr std::array<std::string_view, kMethodCount> kNames = {"Lookup", "Fetch", "Store", "Delete",
-                                                                 "Pin",    "Unpin", "Stats"};
+                                                                 "Pin",    "Unpin", "Stats", "Prefetch"};
   return kNames[static_cast<size_t>(method)];
 }
 
@@ -105,6 +105,20 @@ NodeMetrics::NodeMetrics(TieredStore& store)
   for (size_t i = 0; i < kMissReasonCount; ++i) {
     fetched_[i] = &fetched.Add({{"result", std::string(MissReasonName(static_cast<MissReason>(i)))}});
   }
+  auto& prefetched = prometheus::BuildCounter()
+                         .Name("kdn_prefetch_chunks_total")
+                         .Help("Chunks that prefetches named, by what became of them")
+                         .Register(registry_);
+  constexpr std::array<const char*, kPrefetchResultCount> kResults = {"in_memory", "waiting",    "not_held",
+                                                                      "refused",   "brought_up", "failed"};
+  for (size_t i = 0; i < kPrefetchResultCount; ++i) prefetched_[i] = &prefetched.Add({{"result", kResults[i]}});
+  auto& recoded = prometheus::BuildCounter()
+                      .Name("kdn_node_recoded_bytes_total")
+                      .Help("Slab bytes that fetches had recoded, as they were sent, by the codec wished for")
+                      .Register(registry_);
+  for (const Codec* codec : AllCodecs()) {
+    recoded_[codec->id()] = &recoded.Add({{"codec", std::string(codec->name())}});
+  }
   stored_.Add({{"code", StatusCodeName(0)}});
 }
 
@@ -117,8 +131,16 @@ void NodeMetrics::Fetched(MissReason result, uint64_t chunks) {
   if (chunks > 0) fetched_[static_cast<size_t>(result)]->Increment(static_cast<double>(chunks));
 }
 
+void NodeMetrics::Recoded(const Codec& codec, uint64_t bytes) {
+  recoded_.at(codec.id())->Increment(static_cast<double>(bytes));
+}
+
 void NodeMetrics::Stored(const absl::Status& status) {
   stored_.Add({{"code", StatusCodeName(static_cast<int>(status.code()))}}).Increment();
+}
+
+void NodeMetrics::Prefetched(PrefetchResult result, uint64_t chunks) {
+  if (chunks > 0) prefetched_[static_cast<size_t>(result)]->Increment(static_cast<double>(chunks));
 }
 
 uint64_t NodeMetrics::FetchResults(MissReason result) const {

@@ -2,8 +2,9 @@
 // counted as they happen; the state of the tiers is read from the store when someone scrapes.
 //
 // Series (docs/operations.md explains them): kdn_node_requests_total, kdn_node_request_seconds,
-// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_fetch_chunks_total, kdn_node_store_chunks_total,
-// kdn_tier_*{tier}, kdn_store_*, kdn_build_info, and the gauges that AddGauge adds.
+// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_recoded_bytes_total{codec},
+// kdn_node_fetch_chunks_total, kdn_node_store_chunks_total, kdn_prefetch_chunks_total, kdn_tier_*{tier}, kdn_store_*,
+// kdn_build_info, and the gauges that AddGauge adds.
 //
 // Thread-safety: all methods may be called from any thread, AddGauge before the first scrape.
 #ifndef KDN_KDN_NODE_METRICS_H_
@@ -19,6 +20,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,13 +28,25 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "storage/chunk.h"
+#include "storage/format/codec.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
 
-enum class Method : uint8_t { kLookup, kFetch, kStore, kDelete, kPin, kUnpin, kStats };
-inline constexpr size_t kMethodCount = 7;
+enum class Method : uint8_t { kLookup, kFetch, kStore, kDelete, kPin, kUnpin, kStats, kPrefetch };
+inline constexpr size_t kMethodCount = 8;
 std::string_view MethodName(Method method);
+
+// What became of a chunk that a prefetch names.
+enum class PrefetchResult : uint8_t {
+  kInMemory,  // it was there already
+  kWaiting,   // an earlier prefetch is about to bring it
+  kNotHeld,
+  kRefused,  // too many waited
+  kBroughtUp,
+  kFailed,  // the disk did not give it, or memory had no room
+};
+inline constexpr size_t kPrefetchResultCount = 6;
 
 // Canonical name of a status code, as in "NOT_FOUND".
 std::string StatusCodeName(int code);
@@ -46,7 +60,10 @@ class NodeMetrics final : public prometheus::Collectable {
   void Received(uint64_t bytes) { received_bytes_.Increment(static_cast<double>(bytes)); }
   void Sent(uint64_t bytes) { sent_bytes_.Increment(static_cast<double>(bytes)); }
   void Fetched(MissReason result, uint64_t chunks);
+  // Slab bytes, as they are sent, that a fetch had recoded to `codec`.
+  void Recoded(const Codec& codec, uint64_t bytes);
   void Stored(const absl::Status& status);
+  void Prefetched(PrefetchResult result, uint64_t chunks);
 
   // Chunks that fetches asked for, by what became of them.
   uint64_t FetchResults(MissReason result) const;
@@ -68,6 +85,8 @@ class NodeMetrics final : public prometheus::Collectable {
   prometheus::Family<prometheus::Counter>& stored_;
   std::array<prometheus::Histogram*, kMethodCount> seconds_{};
   std::array<prometheus::Counter*, kMissReasonCount> fetched_{};
+  std::map<CodecId, prometheus::Counter*> recoded_;  // written by the constructor alone
+  std::array<prometheus::Counter*, kPrefetchResultCount> prefetched_{};
   prometheus::Counter& received_bytes_;
   prometheus::Counter& sent_bytes_;
   std::vector<Gauge> gauges_;

@@ -1,9 +1,11 @@
 #include "kdn-node/node_service.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "kdn-node/answer_lookup.h"
 #include "kdn-node/call_record.h"
 #include "kdn-node/fetch_reactor.h"
 #include "kdn-node/store_reactor.h"
@@ -34,6 +36,17 @@ grpc::ServerUnaryReactor* RunUnary(ServiceState& state, grpc::CallbackServerCont
   return reactor;
 }
 
+// On a worker that has nothing else to do.
+void RunPrefetch(ServiceState& state) {
+  const std::optional<absl::StatusOr<TierKind>> result = state.prefetches.RunOne();
+  if (!result.has_value()) return;
+  const PrefetchResult counted = absl::IsNotFound(result->status()) ? PrefetchResult::kNotHeld
+                                 : !result->ok()                    ? PrefetchResult::kFailed
+                                 : **result == TierKind::kMemory    ? PrefetchResult::kInMemory
+                                                                    : PrefetchResult::kBroughtUp;
+  state.metrics.Prefetched(counted, 1);
+}
+
 uint64_t Milliseconds(absl::Duration duration) {
   return static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Milliseconds(duration)));
 }
@@ -54,15 +67,7 @@ NodeService::NodeService(TieredStore& store, NodeMetrics& metrics, const NodeSer
 grpc::ServerUnaryReactor* NodeService::Lookup(grpc::CallbackServerContext* context, const v1::LookupRequest* request,
                                               v1::LookupResponse* response) {
   return RunUnary(state_, context, Method::kLookup, [this, request, response]() -> absl::Status {
-    KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request->space_id(), request->keys()));
-    KDN_ASSIGN_OR_RETURN(const Fidelity least, ParseFidelity(request->least_fidelity()));
-    uint32_t prefix = 0;
-    for (const FoundChunk& found : state_.store.Lookup(what.space, what.keys, least)) {
-      if (found.miss.reason == MissReason::kNone && prefix == static_cast<uint32_t>(response->chunks_size())) ++prefix;
-      *response->add_chunks() = ToWire(found);
-    }
-    response->set_prefix_chunks(prefix);
-    return absl::OkStatus();
+    return AnswerLookup(state_.store, *request, *response);
   });
 }
 
@@ -74,6 +79,29 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* NodeService::Fetch(grpc::CallbackSer
 grpc::ServerReadReactor<grpc::ByteBuffer>* NodeService::Store(grpc::CallbackServerContext*,
                                                               grpc::ByteBuffer* response) {
   return StartStore(state_, response);
+}
+
+grpc::ServerUnaryReactor* NodeService::Prefetch(grpc::CallbackServerContext* context,
+                                                const v1::PrefetchRequest* request, v1::PrefetchResponse* response) {
+  return RunUnary(state_, context, Method::kPrefetch, [this, request, response]() -> absl::Status {
+    KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request->space_id(), request->keys()));
+    uint64_t scheduled = 0;
+    const PrefetchCounts counts = state_.prefetches.Add(what.space, what.keys, [&] {
+      const bool taken = state_.pool.TrySubmitIdle([this] { RunPrefetch(state_); });
+      if (taken) ++scheduled;
+      return taken;
+    });
+    // Those that were scheduled are counted when they are done.
+    state_.metrics.Prefetched(PrefetchResult::kInMemory, counts.in_memory);
+    state_.metrics.Prefetched(PrefetchResult::kWaiting, counts.coming - scheduled);
+    state_.metrics.Prefetched(PrefetchResult::kNotHeld, counts.not_held);
+    state_.metrics.Prefetched(PrefetchResult::kRefused, counts.refused);
+    response->set_in_memory(static_cast<uint32_t>(counts.in_memory));
+    response->set_coming(static_cast<uint32_t>(counts.coming));
+    response->set_not_held(static_cast<uint32_t>(counts.not_held));
+    response->set_refused(static_cast<uint32_t>(counts.refused));
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* NodeService::Delete(grpc::CallbackServerContext* context, const v1::DeleteRequest* request,

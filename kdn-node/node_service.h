@@ -28,6 +28,9 @@ class NodeService final : public NodeServiceBase {
   NodeService(TieredStore& store, NodeMetrics& metrics, const NodeServiceOptions& options,
               const Clock& clock = Clock::Real());
 
+  // For calls that come by other ways than gRPC.
+  ServiceState& state() { return state_; }
+
   // From now on new calls get UNAVAILABLE; those that run go on.
   void StopAdmitting() { state_.stopping = true; }
 
@@ -40,6 +43,8 @@ class NodeService final : public NodeServiceBase {
                                                     const grpc::ByteBuffer* request) override;
   grpc::ServerReadReactor<grpc::ByteBuffer>* Store(grpc::CallbackServerContext* context,
                                                    grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Prefetch(grpc::CallbackServerContext* context, const v1::PrefetchRequest* request,
+                                     v1::PrefetchResponse* response) override;
   grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context, const v1::DeleteRequest* request,
                                    v1::DeleteResponse* response) override;
   grpc::ServerUnaryReactor* Pin(grpc::CallbackServerContext* context, const v1::PinRequest* request,

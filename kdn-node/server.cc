@@ -2,9 +2,9 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <grpcpp/server_posix.h>
 #include <prometheus/exposer.h>
 
 #include <algorithm>
@@ -13,8 +13,10 @@
 #include <string>
 #include <utility>
 
+#include "kdn-node/bulk/bulk_server.h"
 #include "kdn-node/node_service.h"
 #include "proto/wire/frames.h"
+#include "storage/base/mutex.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -35,32 +37,30 @@ class ServerImpl final : public Server {
         service_(store, *metrics_, options.service, clock) {}
 
   ~ServerImpl() override {
-    if (server_ != nullptr) ShutDown(absl::ZeroDuration());
+    if (bulk_ != nullptr) ShutDown(absl::ZeroDuration());
   }
 
-  absl::Status Listen(const Endpoint& listen) {
+  absl::Status Listen(const ServerOptions& options) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &port);
+    grpc::ServerBuilder builder;  // with no port: BulkServer gives it its connections
     builder.RegisterService(&service_);
     builder.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
     builder.SetMaxSendMessageSize(-1);
-    // Two nodes on one port would share its connections by chance.
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kTransportBytes);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kTransportBytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr || port == 0) {
-      server_.reset();
-      return Unavailable("cannot listen on {}: the port is in use, or the address is not of this machine",
-                         listen.ToString());
-    }
-    endpoint_ = {.host = listen.host, .port = static_cast<uint16_t>(port)};
+    if (server_ == nullptr) return Unavailable("gRPC does not start");
+    const BulkServerOptions bulk = {
+        .listen = options.listen, .threads = options.service.workers, .max_connections = options.max_connections};
+    KDN_ASSIGN_OR_RETURN(
+        bulk_, BulkServer::Start(service_.state(), bulk, [this](UniqueFd socket) { Adopt(std::move(socket)); }));
+    metrics_->AddGauge("kdn_node_bulk_connections", "Connections that speak the bulk protocol",
+                       [this] { return static_cast<double>(bulk_->connections()); });
+    endpoint_ = bulk_->endpoint();
     server_->GetHealthCheckService()->SetServingStatus(v1::NodeService::service_full_name(), true);
     return absl::OkStatus();
   }
@@ -89,6 +89,12 @@ class ServerImpl final : public Server {
   }
 
  private:
+  // A connection that speaks HTTP/2, or is to be told that it should.
+  void Adopt(UniqueFd socket) {
+    MutexLock lock(adopt_mu_);
+    if (adopting_) grpc::AddInsecureChannelFromFd(server_.get(), socket.Release());
+  }
+
   void ShutDown(absl::Duration grace) {
     server_->GetHealthCheckService()->SetServingStatus(false);
     service_.StopAdmitting();
@@ -97,16 +103,25 @@ class ServerImpl final : public Server {
     const auto left = std::chrono::nanoseconds(absl::ToInt64Nanoseconds(std::min(grace, absl::Hours(24))));
     const auto deadline = std::chrono::system_clock::now() + left;
     service_.AwaitStreams(std::chrono::steady_clock::now() + left);
+    {
+      MutexLock lock(adopt_mu_);
+      adopting_ = false;
+    }
+    bulk_->Stop();
     server_->Shutdown(deadline);
     server_->Wait();
     server_.reset();
     exposer_.reset();  // scraped to the end; before what it collects from goes
+    bulk_.reset();
   }
 
   TieredStore& store_;
   std::shared_ptr<NodeMetrics> metrics_;
   NodeService service_;
   std::unique_ptr<grpc::Server> server_;
+  Mutex adopt_mu_;
+  bool adopting_ ABSL_GUARDED_BY(adopt_mu_) = true;
+  std::unique_ptr<BulkServer> bulk_;  // ends before what it hands connections to
   std::unique_ptr<prometheus::Exposer> exposer_;
   Endpoint endpoint_;
   std::optional<Endpoint> metrics_endpoint_;
@@ -118,7 +133,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(TieredStore& store, const 
                                                       const Clock& clock) {
   auto server = std::make_unique<ServerImpl>(store, options, clock);
   if (options.metrics_listen.has_value()) KDN_RETURN_IF_ERROR(server->ExposeMetrics(*options.metrics_listen));
-  KDN_RETURN_IF_ERROR(server->Listen(options.listen));
+  KDN_RETURN_IF_ERROR(server->Listen(options));
   return server;
 }
 

@@ -1,5 +1,5 @@
-// Server: a node that listens. It serves NodeService, gRPC health and reflection on one address, and Prometheus metrics
-// on another.
+// Server: a node that listens. It serves NodeService, gRPC health and reflection, and the bulk protocol on one address,
+// and Prometheus metrics on another. It lends shared memory if the store has an arena.
 //
 //   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(*store, {.listen = {"127.0.0.1", 7401}});
 //   Log((*server)->endpoint().ToString());
@@ -26,6 +26,7 @@ struct ServerOptions {
   Endpoint listen = {.host = "127.0.0.1", .port = 7401};
   std::optional<Endpoint> metrics_listen = {};  // absent: no metrics are served
   NodeServiceOptions service = {};
+  size_t max_connections = 4096;  // that speak the bulk protocol
 };
 
 class Server {

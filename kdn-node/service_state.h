@@ -13,6 +13,7 @@
 #include "kdn-node/worker_pool.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
+#include "storage/prefetch_queue.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
@@ -28,6 +29,7 @@ struct NodeServiceOptions {
   uint64_t fetch_window_bytes = uint64_t{64} << 20;
   // Bytes of one upload that may await their commit before the node stops reading it.
   uint64_t commit_window_bytes = uint64_t{64} << 20;
+  size_t max_prefetch_chunks = 256;  // that wait to be brought from disks to memory, or are being brought
 };
 
 // Counts the streams that run, and lets a stopping node wait for them.
@@ -65,6 +67,7 @@ struct ServiceState {
         clock(clock_in),
         uploads(options_in.max_upload_bytes),
         fetches(options_in.max_fetch_bytes),
+        prefetches(store_in, options_in.max_prefetch_chunks),
         pool(options_in.workers, options_in.max_waiting_tasks) {}
 
   // Why a new call is not taken at this moment; OK when it is.
@@ -79,6 +82,7 @@ struct ServiceState {
   ActiveStreams streams;
   ByteBudget uploads;
   ByteBudget fetches;
+  PrefetchQueue prefetches;
   WorkerPool pool;  // last: its tasks use what is above
 };
 

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "kdn-node/call_record.h"
+#include "kdn-node/upload.h"
 #include "kdn-node/wire_convert.h"
 #include "proto/wire/frames.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
-#include "storage/chunk_assembler.h"
 
 namespace kdn {
 namespace {
@@ -20,13 +20,10 @@ namespace {
 // workers.
 constexpr size_t kMaxCommits = 4;
 
-// A chunk that is being received.
-struct Upload {
+// The chunk that is being received.
+struct Incoming {
   size_t index = 0;  // among the chunks of the call
-  ChunkAssembler assembler;
-  Ack ack = Ack::kMemory;
-  Retention retention = {};
-  ByteReservation reservation;
+  Upload upload;
 };
 
 class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
@@ -43,7 +40,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
     bool finish = false;
   };
 
-  // Reads come one after another, so what only they use (upload_) needs no lock.
+  // Reads come one after another, so what only they use (current_) needs no lock.
   void OnReadDone(bool ok) override {
     bool over;
     {
@@ -56,7 +53,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
     } else if (!over) {
       Commit();  // the end of the stream ends its last chunk; if that is not whole, its assembler says so
     }
-    if (over || !ok || !broken.ok()) upload_.reset();
+    if (over || !ok || !broken.ok()) current_.reset();
     Actions actions;
     {
       MutexLock lock(mu_);
@@ -103,71 +100,47 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
       MutexLock lock(mu_);
       results_.emplace_back();
     }
-    absl::StatusOr<Upload> upload = Begin(index, begin);
+    absl::StatusOr<Upload> upload = BeginUpload(state_, begin);
     if (upload.ok()) {
-      upload_.emplace(*std::move(upload));
+      current_.emplace(Incoming{.index = index, .upload = *std::move(upload)});
     } else {
       SetResult(index, upload.status());
     }
     return absl::OkStatus();
   }
 
-  absl::StatusOr<Upload> Begin(size_t index, const v1::StoreBegin& begin) {
-    KDN_ASSIGN_OR_RETURN(const Ack ack, ParseAck(begin.ack()));
-    KDN_ASSIGN_OR_RETURN(ChunkAssembler assembler, ChunkAssembler::Start(AsBytes(begin.manifest())));
-    ByteReservation reservation(state_.uploads);
-    const uint64_t bytes = assembler.manifest()->EncodedBytes();
-    if (!reservation.Grow(bytes)) {
-      return ResourceExhausted(
-          "a chunk of {} bytes: uploads in progress hold {} of {}; retry later, or raise "
-          "--max-upload-bytes",
-          bytes, state_.uploads.held(), state_.uploads.limit());
-    }
-    Retention retention = {.lossy_allowed = begin.lossy_allowed()};
-    if (begin.ttl_ms() > 0) {
-      constexpr uint64_t kLongest = uint64_t{1} << 53;  // milliseconds; beyond it a duration loses them
-      retention.expires = state_.clock.Now() + absl::Milliseconds(std::min(begin.ttl_ms(), kLongest));
-    }
-    return Upload{.index = index,
-                  .assembler = std::move(assembler),
-                  .ack = ack,
-                  .retention = retention,
-                  .reservation = std::move(reservation)};
-  }
-
   // A chunk that contradicts itself is given up; its further data are skipped.
   void OnData(const wire::ParsedFrame& frame) {
     state_.metrics.Received(frame.data_bytes);
-    if (!upload_.has_value()) return;
+    if (!current_.has_value()) return;
+    ChunkAssembler& assembler = current_->upload.assembler;
     uint64_t offset = frame.where.offset;
     absl::Status added;
-    if (frame.data.empty()) added = upload_->assembler.Add(frame.where.slab, offset, {});
+    if (frame.data.empty()) added = assembler.Add(frame.where.slab, offset, {});
     for (size_t i = 0; i < frame.data.size() && added.ok(); ++i) {
-      added = upload_->assembler.Add(frame.where.slab, offset, frame.data[i]);
+      added = assembler.Add(frame.where.slab, offset, frame.data[i]);
       offset += frame.data[i].size();
     }
     if (added.ok()) return;
-    SetResult(upload_->index, added);
-    upload_.reset();
+    SetResult(current_->index, added);
+    current_.reset();
   }
 
   // Ends the present chunk, if there is one: a worker verifies and stores it.
   void Commit() {
-    if (!upload_.has_value()) return;
-    auto upload = std::make_shared<Upload>(*std::exchange(upload_, std::nullopt));
+    if (!current_.has_value()) return;
+    auto chunk = std::make_shared<Incoming>(*std::exchange(current_, std::nullopt));
     {
       MutexLock lock(mu_);
       ++commits_;
-      committing_bytes_ += upload->reservation.bytes();
+      committing_bytes_ += chunk->upload.reservation.bytes();
     }
-    state_.pool.Submit([this, upload = std::move(upload)]() mutable { RunCommit(std::move(upload)); });
+    state_.pool.Submit([this, chunk = std::move(chunk)]() mutable { RunCommit(*std::exchange(chunk, nullptr)); });
   }
 
-  void RunCommit(std::shared_ptr<Upload> upload) {
-    const size_t index = upload->index;
-    const uint64_t bytes = upload->reservation.bytes();
-    SetResult(index, Verdict(*upload));
-    upload.reset();  // gives its reservation back before the stream is read on
+  void RunCommit(Incoming& chunk) {
+    const uint64_t bytes = chunk.upload.reservation.bytes();
+    SetResult(chunk.index, CommitUpload(state_, std::move(chunk.upload)));  // its reservation is given back by now
     Actions actions;
     {
       MutexLock lock(mu_);
@@ -176,12 +149,6 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
       actions = Advance();
     }
     Run(actions);
-  }
-
-  absl::Status Verdict(Upload& upload) {
-    KDN_ASSIGN_OR_RETURN(Chunk chunk, std::move(upload.assembler).Finish());
-    chunk.retention = upload.retention;
-    return state_.store.Put(chunk, upload.ack);
   }
 
   void SetResult(size_t index, const absl::Status& status) {
@@ -227,8 +194,8 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   grpc::ByteBuffer* const response_;  // gRPC's, until Finish
 
   grpc::ByteBuffer incoming_;     // gRPC's while a read runs, then OnFrame's
-  size_t begun_ = 0;              // chunks so far
-  std::optional<Upload> upload_;  // the present chunk, unless it was given up
+  size_t begun_ = 0;                 // chunks so far
+  std::optional<Incoming> current_;  // the present chunk, unless it was given up
 
   Mutex mu_;
   std::vector<absl::Status> results_ ABSL_GUARDED_BY(mu_);  // by chunk

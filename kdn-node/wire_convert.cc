@@ -83,6 +83,11 @@ absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request) {
       return InvalidArgument("order {} is unknown; ask for CHUNK_MAJOR or LAYER_MAJOR",
                              static_cast<int>(request.order()));
   }
+  if (!request.codec_wish().empty()) {
+    const absl::StatusOr<const Codec*> codec = FindCodec(request.codec_wish());
+    if (!codec.ok()) return Annotate(codec.status(), "codec_wish");
+    call.codec = *codec;
+  }
   call.join_frames = request.join_frames();
   call.frame_bytes = request.max_frame_bytes() == 0 ? wire::kDefaultFrameBytes : request.max_frame_bytes();
   if (call.frame_bytes < wire::kMinFrameBytes || call.frame_bytes > wire::kMaxFrameBytes) {

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "kdn/v1/node.pb.h"
 #include "storage/chunk.h"
+#include "storage/format/codec.h"
 #include "storage/format/digest.h"
 #include "storage/format/manifest.h"
 #include "storage/tier/tier.h"
@@ -40,6 +41,7 @@ struct FetchCall {
   bool layer_major = false;
   uint32_t frame_bytes = 0;  // payload of a data frame
   bool join_frames = false;
+  const Codec* codec = nullptr;  // by which slabs should travel; null: as they are stored
 };
 absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request);
 

@@ -1,10 +1,12 @@
 #include "kdn-node/worker_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace kdn {
 
-WorkerPool::WorkerPool(size_t threads, size_t max_waiting) : max_waiting_(max_waiting) {
+WorkerPool::WorkerPool(size_t threads, size_t max_waiting)
+    : max_waiting_(max_waiting), max_idle_running_(std::max<size_t>(threads / 2, 1)) {
   threads_.reserve(threads);
   for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
@@ -36,6 +38,16 @@ void WorkerPool::Submit(Task task) {
   changed_.NotifyOne();
 }
 
+bool WorkerPool::TrySubmitIdle(Task task) {
+  {
+    MutexLock lock(mu_);
+    if (idle_tasks_.size() >= max_waiting_) return false;
+    idle_tasks_.push_back(std::move(task));
+  }
+  changed_.NotifyOne();
+  return true;
+}
+
 bool WorkerPool::Full() const { return waiting() >= max_waiting_; }
 
 size_t WorkerPool::waiting() const {
@@ -46,14 +58,25 @@ size_t WorkerPool::waiting() const {
 void WorkerPool::Run() {
   while (true) {
     Task task;
+    bool idle = false;
     {
       MutexLock lock(mu_);
-      while (tasks_.empty() && !stopping_) changed_.Wait(mu_);
-      if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      while (tasks_.empty() && !stopping_ && !MayIdle()) changed_.Wait(mu_);
+      if (tasks_.empty() && stopping_) return;
+      idle = tasks_.empty();
+      std::deque<Task>& from = idle ? idle_tasks_ : tasks_;
+      task = std::move(from.front());
+      from.pop_front();
+      if (idle) ++idle_running_;
     }
     task();
+    if (idle) {
+      {
+        MutexLock lock(mu_);
+        --idle_running_;
+      }
+      changed_.NotifyOne();
+    }
   }
 }
 

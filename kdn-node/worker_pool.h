@@ -1,10 +1,14 @@
 // WorkerPool: the threads on which a node does what may block (reading a disk, waiting for a sync), so that gRPC's own
 // threads never do. A bounded number of tasks may wait; work beyond that is refused at once rather than late.
 //
+// Idle work runs only while nothing else waits, and leaves half of the threads (one at least of several) free for what
+// may come.
+//
 //   WorkerPool pool(4, 1024);
 //   if (!pool.TrySubmit([=] { … })) return ResourceExhausted("the node is overloaded; retry later");
 //
-// Thread-safety: all methods may be called from any thread. The destructor runs what still waits, then joins.
+// Thread-safety: all methods may be called from any thread. The destructor runs what still waits, idle work excepted,
+// then joins.
 #ifndef KDN_KDN_NODE_WORKER_POOL_H_
 #define KDN_KDN_NODE_WORKER_POOL_H_
 
@@ -35,17 +39,26 @@ class WorkerPool {
   // bounded number of steps outstanding for each call.
   void Submit(Task task);
 
+  // For work that nobody waits for. False when `max_waiting` idle tasks wait already. It may never run.
+  [[nodiscard]] bool TrySubmitIdle(Task task);
+
   // True when TrySubmit would refuse.
   bool Full() const;
-  size_t waiting() const;
+  size_t waiting() const;  // idle work does not count
 
  private:
   void Run();
+  bool MayIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !idle_tasks_.empty() && idle_running_ < max_idle_running_;
+  }
 
   const size_t max_waiting_;
+  const size_t max_idle_running_;
   mutable Mutex mu_;
   CondVar changed_;
   std::deque<Task> tasks_ ABSL_GUARDED_BY(mu_);
+  std::deque<Task> idle_tasks_ ABSL_GUARDED_BY(mu_);
+  size_t idle_running_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;  // written by the constructor alone
 };

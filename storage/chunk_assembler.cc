@@ -8,13 +8,17 @@
 
 namespace kdn {
 
-absl::StatusOr<ChunkAssembler> ChunkAssembler::Start(ByteSpan manifest_bytes) {
+absl::StatusOr<ChunkAssembler> ChunkAssembler::Start(ByteSpan manifest_bytes,
+                                                    std::shared_ptr<BufferMemory> memory) {
   KDN_ASSIGN_OR_RETURN(Manifest manifest, DecodeManifest(manifest_bytes));
-  return ChunkAssembler(std::make_shared<const Manifest>(std::move(manifest)));
+  return ChunkAssembler(std::make_shared<const Manifest>(std::move(manifest)), std::move(memory));
 }
 
-ChunkAssembler::ChunkAssembler(ManifestPtr manifest)
-    : manifest_(std::move(manifest)), slabs_(manifest_->slabs.size()), received_(manifest_->slabs.size(), 0) {}
+ChunkAssembler::ChunkAssembler(ManifestPtr manifest, std::shared_ptr<BufferMemory> memory)
+    : manifest_(std::move(manifest)),
+      memory_(std::move(memory)),
+      slabs_(manifest_->slabs.size()), received_(manifest_->slabs.size(), 0),
+      verified_(manifest_->slabs.size(), false) {}
 
 absl::Status ChunkAssembler::Add(uint32_t slab, uint64_t offset, ByteSpan bytes) {
   if (slab >= slabs_.size()) {
@@ -22,7 +26,7 @@ absl::Status ChunkAssembler::Add(uint32_t slab, uint64_t offset, ByteSpan bytes)
                            slabs_.size());
   }
   const uint64_t size = manifest_->slabs[slab].encoded_size;
-  uint64_t& received = received_[slab];
+  const uint64_t received = received_[slab];
   if (offset != received) {
     return InvalidArgument("slab {} of chunk {}: a part at offset {} {}; send parts in order from offset {}", slab,
                            manifest_->key.ToShortHex(), offset,
@@ -33,11 +37,30 @@ absl::Status ChunkAssembler::Add(uint32_t slab, uint64_t offset, ByteSpan bytes)
                            slab, manifest_->key.ToShortHex(), bytes.size(), offset, size);
   }
   if (bytes.empty()) return absl::OkStatus();
-  // Sizes are within kMaxSlabBytes and kMaxChunkBytes: DecodeManifest has validated them.
-  if (received == 0) slabs_[slab] = Buffer(size);
-  std::memcpy(slabs_[slab].data() + offset, bytes.data(), bytes.size());
-  received += bytes.size();
+  std::memcpy(Room(slab).data(), bytes.data(), bytes.size());
+  Received(slab, bytes.size());
   return absl::OkStatus();
+}
+
+MutableByteSpan ChunkAssembler::Room(uint32_t slab) {
+  // Sizes are within kMaxSlabBytes and kMaxChunkBytes: DecodeManifest has validated them.
+  if (slabs_[slab].data() == nullptr) slabs_[slab] = Buffer(manifest_->slabs[slab].encoded_size, memory_);
+  return slabs_[slab].span().subspan(received_[slab]);
+}
+
+void ChunkAssembler::Received(uint32_t slab, uint64_t bytes) {
+  const ByteSpan part = slabs_[slab].span().subspan(received_[slab], bytes);
+  if (received_[slab] == 0) {
+    hasher_.Restart();
+    hashed_slab_ = slab;
+    hashed_ = 0;
+  }
+  received_[slab] += bytes;
+  if (slab != hashed_slab_) return;
+  hasher_.Update(part);
+  hashed_ += bytes;
+  const SlabInfo& info = manifest_->slabs[slab];
+  if (hashed_ == info.encoded_size) verified_[slab] = hasher_.Checksum() == info.checksum;
 }
 
 absl::StatusOr<Chunk> ChunkAssembler::Finish() && {
@@ -48,9 +71,9 @@ absl::StatusOr<Chunk> ChunkAssembler::Finish() && {
       return InvalidArgument("slab {} of chunk {} is incomplete: {} of {} bytes arrived", i,
                              manifest_->key.ToShortHex(), received_[i], size);
     }
+    if (!verified_[i]) KDN_RETURN_IF_ERROR(VerifySlab(*manifest_, i, slabs_[i].span()));
     chunk.slabs.push_back(std::move(slabs_[i]).Freeze());
   }
-  KDN_RETURN_IF_ERROR(VerifySlabs(chunk));
   return chunk;
 }
 

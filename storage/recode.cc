@@ -8,9 +8,7 @@
 #include "storage/base/status.h"
 
 namespace kdn {
-namespace {
 
-// Brings `slab` and its `bytes` to `codec`, where that makes them smaller.
 absl::Status RecodeSlab(const Codec& codec, const EncodeHints& hints, SlabInfo& slab, SharedBuffer& bytes) {
   KDN_ASSIGN_OR_RETURN(const Codec* const present, FindCodec(slab.codec));
   if (present == &codec || present->fidelity() < Fidelity::kExact) return absl::OkStatus();
@@ -24,8 +22,6 @@ absl::Status RecodeSlab(const Codec& codec, const EncodeHints& hints, SlabInfo& 
   bytes = std::move(encoded).Freeze();
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::StatusOr<Chunk> Recode(const Chunk& chunk, const Codec& codec, IoPool& pool) {
   auto manifest = std::make_shared<Manifest>(*chunk.manifest);

@@ -4,6 +4,7 @@
 #ifndef KDN_STORAGE_RECODE_H_
 #define KDN_STORAGE_RECODE_H_
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "storage/chunk.h"
 #include "storage/disk/io_pool.h"
@@ -17,6 +18,10 @@ namespace kdn {
 // on this thread and those of `pool` that are idle.
 // DATA_LOSS: a slab does not decode. INVALID_ARGUMENT: the codec cannot encode slabs of this kind.
 absl::StatusOr<Chunk> Recode(const Chunk& chunk, const Codec& codec, IoPool& pool);
+
+// The same for one slab, whose `bytes` are verified: both are as they were unless the slab gets smaller. Errors as
+// Recode.
+absl::Status RecodeSlab(const Codec& codec, const EncodeHints& hints, SlabInfo& slab, SharedBuffer& bytes);
 
 }  // namespace kdn
 

@@ -79,9 +79,10 @@ class TieredStoreImpl final : public TieredStore {
     return absl::OkStatus();
   }
 
-  absl::Status Put(const Chunk& chunk, Ack ack) override;
+  absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums) override;
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override;
   FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) override;
+  absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) override;
   absl::Status Delete(const SpaceId& space, const ChunkKey& key) override;
   absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration) override;
   absl::Status Unpin(uint64_t lease) override { return leases_.Remove(lease); }
@@ -91,6 +92,7 @@ class TieredStoreImpl final : public TieredStore {
   void Settle() override { mover_->Settle(); }
   void Scrub() override { scrubber_->Scrub(); }
   StoreStats Stats() override;
+  const std::shared_ptr<SharedArena>& arena() const override { return options_.arena; }
 
  private:
   static ResidentsOptions MemoryOptions(const TieredStoreOptions& options) {
@@ -131,7 +133,7 @@ class TieredStoreImpl final : public TieredStore {
   std::array<std::atomic<uint64_t>, kMissReasonCount> misses_{};
 };
 
-absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack) {
+absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksums) {
   if (given.manifest == nullptr) return InvalidArgument("a chunk without a manifest cannot be stored");
   const Manifest& manifest = *given.manifest;
   if (ack == Ack::kDurable && disks_.empty()) {
@@ -141,7 +143,7 @@ absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack) {
         manifest.key.ToShortHex());
   }
   KDN_RETURN_IF_ERROR(ValidateManifest(manifest));
-  KDN_RETURN_IF_ERROR(VerifySlabs(given));
+  if (checksums == Checksums::kToVerify) KDN_RETURN_IF_ERROR(VerifySlabs(given));
   Chunk chunk = given;
   chunk.retention.expires = std::min(chunk.retention.expires, clock_.Now() + options_.max_ttl);
   if (chunk.retention.ExpiredAt(clock_.Now())) {
@@ -279,6 +281,7 @@ FetchedChunk TieredStoreImpl::ReadOnce(const SpaceId& space, const ChunkKey& key
     result.manifest = std::move(read->manifest);
     result.tier = tier;
     result.slabs = std::move(read->slabs);
+    result.retention = read->retention;
     return true;
   };
   if (answers(memory_.Read(key, layers), TierKind::kMemory)) return result;
@@ -327,6 +330,31 @@ absl::StatusOr<TierRead> TieredStoreImpl::ReadAndPromote(size_t level, const Man
   }
   if (level > 0) mover_->Used(key, level);
   return read;
+}
+
+absl::StatusOr<TierKind> TieredStoreImpl::Prefetch(const SpaceId& space, const ChunkKey& key) {
+  // Fetches of all layers wait for the lock and then find the chunk in memory, so the disk is read once.
+  const KeyLocks::Hold hold(locks_, key);
+  const FoundChunk found = Find(space, key, Fidelity::kApproximate);
+  if (found.miss.reason == MissReason::kNotFound || found.miss.reason == MissReason::kWrongSpace) {
+    return NotFound("{}", found.miss.detail);
+  }
+  if (found.miss.reason != MissReason::kNone) return Unavailable("{}", found.miss.detail);
+  if (found.tier == TierKind::kMemory) return found.tier;
+  if (const uint64_t cost = MemoryTier::CostOf(*found.manifest); cost > options_.memory_bytes) {
+    return ResourceExhausted("chunk {} takes {} bytes; the memory tier has {}", key.ToShortHex(), cost,
+                             options_.memory_bytes);
+  }
+  for (size_t level = 0; level < disks_.size(); ++level) {
+    Tier& disk = *disks_[level].tier;
+    const absl::StatusOr<ManifestPtr> manifest = disk.Find(key);
+    if (!manifest.ok() || **manifest != *found.manifest) continue;
+    KDN_ASSIGN_OR_RETURN(TierRead read, disk.Read(key, {}));
+    KDN_RETURN_IF_ERROR(memory_.Put(ChunkOf(std::move(read)), Ack::kMemory));
+    if (level > 0) mover_->Used(key, level);
+    return disk.kind();
+  }
+  return NotFound("{}", NotHeld(key).detail);  // it expired just now
 }
 
 absl::Status TieredStoreImpl::Delete(const SpaceId& space, const ChunkKey& key) {

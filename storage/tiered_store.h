@@ -33,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "storage/base/clock.h"
+#include "storage/base/shared_arena.h"
 #include "storage/chunk.h"
 #include "storage/tier/tier.h"
 
@@ -50,6 +51,9 @@ struct DiskTierOptions {
 struct TieredStoreOptions {
   uint64_t memory_bytes = uint64_t{1} << 30;  // budget of the memory tier
   PolicyKind memory_policy = PolicyKind::kPrefix;
+  // Where chunks that come to this store should lie in memory, so that other processes can read them there; null: the
+  // heap.
+  std::shared_ptr<SharedArena> arena;
   std::vector<DiskTierOptions> disks;                 // the fastest first; none: memory only
   uint64_t write_back_bytes = uint64_t{256} << 20;    // bytes waiting to go to disk after a kMemory acknowledgement
   absl::Duration max_pin = absl::Hours(1);            // longest lease that is granted
@@ -73,6 +77,7 @@ struct FetchedChunk {
   ManifestPtr manifest;
   TierKind tier = TierKind::kNone;
   std::vector<SlabBytes> slabs;
+  Retention retention = {};
 };
 
 struct Lease {
@@ -95,6 +100,8 @@ struct StoreStats {
   uint64_t scrubbed_bytes = 0;
 };
 
+enum class Checksums : bool { kToVerify, kVerified };
+
 class TieredStore {
  public:
   // Opens the tiers; every chunk that was durable is there again. UNAVAILABLE or FAILED_PRECONDITION name the path.
@@ -106,12 +113,12 @@ class TieredStore {
                                                            const DiskFactory& open_disk);
   virtual ~TieredStore() = default;
 
-  // Verifies manifest, sizes and checksums, then holds the chunk. Storing what is there already is OK and writes
+  // Verifies manifest, sizes and, unless the caller has just done so, checksums, then holds the chunk. Storing what is there already is OK and writes
   // nothing (but makes it durable when kDurable asks for that and it is not yet, and merges retentions); two concurrent
   // stores of one key are one. INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest, or has expired.
   // RESOURCE_EXHAUSTED: no room within the budgets or the space's quota. FAILED_PRECONDITION: kDurable without a disk
   // tier.
-  virtual absl::Status Put(const Chunk& chunk, Ack ack) = 0;
+  virtual absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums = Checksums::kToVerify) = 0;
 
   // Without moving bytes: one answer per key, in order.
   virtual std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) = 0;
@@ -119,6 +126,12 @@ class TieredStore {
   // The slabs of the layers in `layers`. A hit on disk is promoted to memory: at once when all layers were asked for,
   // else by and by. Concurrent fetches of the same layers read the disk once.
   virtual FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) = 0;
+
+  // Brings the chunk from the disk that holds it to memory, for whoever knows that it will soon be fetched: within budget
+  // and quota, but whatever memory's policy thinks of it. Not counted as a fetch. Returns where it was found: kMemory
+  // when there is nothing to do. NOT_FOUND: no tier has it for that space. RESOURCE_EXHAUSTED: memory has no room.
+  // DATA_LOSS, UNAVAILABLE: the disk did not give it.
+  virtual absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) = 0;
 
   // Erases the chunk from all tiers, pinned or not. NOT_FOUND when no tier has it, or only for another space.
   virtual absl::Status Delete(const SpaceId& space, const ChunkKey& key) = 0;
@@ -136,6 +149,9 @@ class TieredStore {
   virtual void Scrub() = 0;
 
   virtual StoreStats Stats() = 0;
+
+  // The arena of the options; null when there is none.
+  virtual const std::shared_ptr<SharedArena>& arena() const = 0;
 };
 
 }  // namespace kdn

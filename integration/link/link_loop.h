@@ -20,7 +20,7 @@
 #include "integration/link/byte_queue.h"
 #include "integration/link/link_direction.h"
 #include "integration/link/link_options.h"
-#include "integration/link/unique_fd.h"
+#include "storage/base/unique_fd.h"
 #include "kdn-node/endpoint.h"
 
 namespace kdn {

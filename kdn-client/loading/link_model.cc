@@ -34,6 +34,11 @@ void LinkModel::Observe(TierKind tier, uint64_t bytes, absl::Duration elapsed) {
   Add(tier, static_cast<double>(bytes), std::max(absl::ToDoubleSeconds(moving), 1e-9));
 }
 
+void LinkModel::ObserveAtLeast(TierKind tier, uint64_t bytes, absl::Duration elapsed) {
+  const std::optional<absl::Duration> expected = Predict(tier, bytes);
+  if (!expected.has_value() || elapsed < *expected) Observe(tier, bytes, elapsed);
+}
+
 void LinkModel::ObserveTimeout(TierKind tier, uint64_t bytes, absl::Duration elapsed) {
   const std::optional<absl::Duration> expected = Predict(tier, bytes);
   if (expected.has_value() && *expected >= elapsed) return;

@@ -26,6 +26,8 @@ class LinkModel {
   void ObserveCall(absl::Duration elapsed);
   // A fetch of `bytes` encoded bytes from `tier` took `elapsed`, decoding included.
   void Observe(TierKind tier, uint64_t bytes, absl::Duration elapsed);
+  // The same where something else than the link may have been what took so long: never lowers a rate.
+  void ObserveAtLeast(TierKind tier, uint64_t bytes, absl::Duration elapsed);
   // A fetch that was to bring `bytes` had not by `elapsed`: it is no faster than that.
   void ObserveTimeout(TierKind tier, uint64_t bytes, absl::Duration elapsed);
 

@@ -44,17 +44,19 @@ std::unique_ptr<PrefixLoad> LoadingController::Start(Client& client, std::span<c
 
 void LoadingController::ObservePrefill(uint32_t first_token, uint32_t tokens, absl::Duration elapsed) {
   MutexLock lock(mu_);
-  prefill_.Observe(first_token, tokens, elapsed);
+  models_.prefill.Observe(first_token, tokens, elapsed);
 }
 
 std::optional<absl::Duration> LoadingController::PrefillTime(uint32_t first_token, uint32_t tokens) const {
   MutexLock lock(mu_);
-  return prefill_.Predict(first_token, tokens);
+  return models_.prefill.Predict(first_token, tokens);
 }
 
 std::optional<double> LoadingController::DeliveryRate() const {
   MutexLock lock(mu_);
-  return link_.Bandwidth(TierKind::kNone);
+  const std::optional<double> wire = models_.link.Bandwidth(TierKind::kNone);
+  if (!wire.has_value()) return std::nullopt;
+  return 1 / models_.codecs.SecondsPerByte(CodecWish::kStored, *wire);
 }
 
 PrefixLoad::PrefixLoad(LoadingController& controller, Client& client, std::span<const Token> prompt,
@@ -69,8 +71,10 @@ PrefixLoad::PrefixLoad(LoadingController& controller, Client& client, std::span<
   {
     MutexLock lock(controller_.mu_);
     const auto tokens = static_cast<uint32_t>(chunks.size() * client.space().chunk_tokens);
-    const absl::Duration all = controller_.prefill_.Predict(0, tokens).value_or(absl::ZeroDuration());
-    race_.emplace(std::move(chunks), controller_.prefill_, controller_.link_, all * controller_.patience_);
+    const absl::Duration all = controller_.models_.prefill.Predict(0, tokens).value_or(absl::ZeroDuration());
+    race_.emplace(
+        std::move(chunks), controller_.models_,
+        LoadRaceOptions{.patience = all * controller_.patience_, .least = options_.least, .aim = options_.aim});
   }
   thread_ = std::thread([this] { Run(); });
 }
@@ -123,8 +127,8 @@ void PrefixLoad::Run() {
   report_.hit = std::move(hit);
   const Miss& stopped_by = report_.hit.stopped_by;
   if (stopped_by.reason != MissReason::kNone) report_.misses.push_back(stopped_by);
-  if (Answered(stopped_by.reason)) controller_.link_.ObserveCall(report_.lookup);
-  race_->Found(report_.hit.hits);
+  if (Answered(stopped_by.reason)) controller_.models_.link.ObserveCall(report_.lookup);
+  race_->Found(report_.hit.hits, report_.hit.tiers);
   changed_.NotifyAll();
   while (!stopping_ && !race_->loading_over()) {
     const std::optional<LoadRace::Batch> batch = race_->NextBatch(Now());
@@ -145,17 +149,20 @@ void PrefixLoad::LoadBatch(const LoadRace::Batch& batch) {
   const absl::Time deadline = std::min(batch.deadline, started_ + options_.deadline);
 
   controller_.mu_.Unlock();
-  const absl::StatusOr<FetchReport> fetched =
-      client_.Fetch(chunks, destination_, {.deadline = deadline - Now(), .least = options_.least});
+  const absl::StatusOr<FetchReport> fetched = client_.Fetch(
+      chunks, destination_,
+      {.deadline = deadline - Now(), .least = options_.least, .codec = std::string(CodecNameOf(batch.codec))});
   controller_.mu_.Lock();
 
   if (!fetched.ok()) {
     report_.status = fetched.status();
     stopping_ = true;
-    race_->Loaded(batch, 0, Now());
+    race_->Loaded(batch, {}, Now());
     return;
   }
-  race_->Loaded(batch, fetched->ready, Now());
+  LoadRace::Arrival arrival = {.ready = fetched->ready, .encoded_bytes = 0, .work = fetched->work};
+  for (size_t i = 0; i < fetched->ready; ++i) arrival.encoded_bytes += fetched->chunks[i].encoded_bytes;
+  race_->Loaded(batch, arrival, Now());
   report_.encoded_bytes += fetched->encoded_bytes;
   report_.raw_bytes += fetched->raw_bytes;
   for (size_t i = 0; i < fetched->chunks.size(); ++i) {
@@ -171,6 +178,7 @@ PrefixLoadReport PrefixLoad::Finish() {
   report_.loaded = race_->counts().loaded;
   report_.computed = race_->counts().computed;
   report_.waited = race_->counts().waited;
+  report_.codec = CodecNameOf(race_->codec());
   report_.why = race_->Why();
   return std::move(report_);
 }

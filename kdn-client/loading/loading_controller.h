@@ -12,7 +12,8 @@
 //   PrefixLoadReport report = load->Finish();            // after the first token: may wait for a lookup
 //
 // The engine computes chunks from the front while others are fetched from the back, until they meet (load_race.h): each
-// side does what it is expected to be quicker at, from the engine's speed and the link's as they were seen so far. The
+// side does what it is expected to be quicker at, from the engine's speed and the link's as they were seen so far, and
+// the codec by which chunks travel is picked for that (load_race.h). The
 // last token of a prompt is always left to the engine, for its logits.
 //
 // Thread-safety: LoadingController's methods may be called from any thread; a PrefixLoad belongs to one.
@@ -31,16 +32,18 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kdn-client/client.h"
-#include "kdn-client/loading/link_model.h"
 #include "kdn-client/loading/load_race.h"
-#include "kdn-client/loading/prefill_model.h"
 #include "storage/base/mutex.h"
 
 namespace kdn {
 
 struct PrefixLoadOptions {
   absl::Duration deadline = absl::Seconds(5);  // for lookup and fetches, all together
+  // No codec that loses more is wished for, and nothing that has lost more is taken. Below kExact, lossy codecs are
+  // wished for where the exact ones do not meet the aim.
   Fidelity least = Fidelity::kExact;
+  // Within what time what is held should be in place; absent: a quarter of the time that it takes to compute it.
+  std::optional<absl::Duration> aim = {};
 };
 
 struct PrefixLoadReport {
@@ -48,6 +51,7 @@ struct PrefixLoadReport {
   size_t loaded = 0;            // chunks that were fetched and used …
   size_t computed = 0;          // … and chunks of the prefix that Next gave to the engine
   std::vector<TierKind> tiers;  // of each that was fetched
+  std::string codec;            // by which the last of them were wished for; empty: as they were stored
   std::vector<Miss> misses;     // the lookup's and the fetches'
   uint64_t encoded_bytes = 0;   // fetched
   uint64_t raw_bytes = 0;
@@ -61,7 +65,8 @@ class PrefixLoad;
 
 class LoadingController {
  public:
-  // `patience`: by what part of the time to compute all of its prefix a request may be held up before anything is won.
+  // `patience`: by what part of the time to compute all of its prefix a request may be held up before anything is won;
+  // by half of that before it is known whether anything is held.
   explicit LoadingController(double patience = 0.02) : patience_(patience) {}
 
   // `client`, `prompt` and the destination's memory outlive the load. Nothing else writes to the destination meanwhile,
@@ -81,8 +86,7 @@ class LoadingController {
 
   const double patience_;
   mutable Mutex mu_;
-  PrefillModel prefill_ ABSL_GUARDED_BY(mu_);
-  LinkModel link_ ABSL_GUARDED_BY(mu_);
+  LoadModels models_ ABSL_GUARDED_BY(mu_);
 };
 
 class PrefixLoad {

@@ -47,11 +47,23 @@ class SharedBuffer {
   ByteSpan bytes_;
 };
 
+// Memory that Buffers may be made of, other than the heap. Thread-safe.
+class BufferMemory {
+ public:
+  virtual ~BufferMemory() = default;
+  // At least `size` bytes, aligned to 64; null when there is no room.
+  virtual uint8_t* Allocate(size_t size) = 0;
+  virtual void Free(uint8_t* p) = 0;
+};
+
 // Uninitialised, writable, 64-byte aligned memory with one owner.
 class Buffer {
  public:
   Buffer() = default;
+  // On the heap.
   explicit Buffer(size_t size);
+  // Of `memory`, unless that is null or has no room: then on the heap.
+  Buffer(size_t size, std::shared_ptr<BufferMemory> memory);
   Buffer(Buffer&&) noexcept = default;
   Buffer& operator=(Buffer&&) noexcept = default;
 
@@ -68,6 +80,8 @@ class Buffer {
 
  private:
   struct Free {
+    std::shared_ptr<BufferMemory> memory;  // null: the heap
+
     void operator()(uint8_t* p) const;
   };
   std::unique_ptr<uint8_t[], Free> memory_;

@@ -40,6 +40,9 @@ class FakeTransport final : public Transport {
     stored.insert(stored.end(), chunks.begin(), chunks.end());
     return std::vector<absl::Status>(chunks.size());
   }
+  absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId&, std::span<const ChunkKey>, absl::Time) override {
+    return PrefetchCounts();
+  }
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId&, std::span<const ChunkKey> keys,
                                                    absl::Time) override {
     return std::vector<absl::Status>(keys.size());

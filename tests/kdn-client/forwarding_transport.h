@@ -27,6 +27,10 @@ class ForwardingTransport : public Transport {
                                                   absl::Time deadline) override {
     return next_->Store(chunks, ack, deadline);
   }
+  absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId& space, std::span<const ChunkKey> keys,
+                                          absl::Time deadline) override {
+    return next_->Prefetch(space, keys, deadline);
+  }
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
                                                    absl::Time deadline) override {
     return next_->Delete(space, keys, deadline);

@@ -44,21 +44,26 @@ Kind Embedded() {
   return {"embedded", [](Node& node) { node.transport = MakeEmbeddedTransport(node.store); }};
 }
 
-Kind Remote() {
-  return {"remote", [](Node& node) {
+Kind Remote(const std::string& name, const RemoteOptions& remote) {
+  return {name, [remote](Node& node) {
             ServerOptions options;
             options.listen = {.host = "127.0.0.1", .port = 0};
             node.server = Server::Start(*node.store, options).value();
-            node.transport = MakeRemoteTransport(node.server->endpoint().ToString());
+            node.transport = MakeRemoteTransport(node.server->endpoint().ToString(), remote);
           }};
 }
+
+Kind Grpc() { return Remote("grpc", {.bulk = false}); }
+Kind Bulk() { return Remote("bulk", {.shared_memory = false}); }
+Kind Shared() { return Remote("shared", {}); }
 
 class TransportContract : public testing::TestWithParam<Kind> {
  protected:
   void SetUp() override { Open({}); }
 
-  void Open(const TieredStoreOptions& options) {
+  void Open(TieredStoreOptions options) {
     node_ = Node();
+    options.arena = SharedArena::Create(uint64_t{64} << 20).value();
     node_.store = TieredStore::Open(options).value();
     GetParam().connect(node_);
   }
@@ -116,6 +121,77 @@ TEST_P(TransportContract, LargeSlabsThatTravelInManyFramesComeBackBitForBit) {
     EXPECT_THAT(Reasons(FetchAll(*client, fetched)), Each(MissReason::kNone));
     EXPECT_TRUE(fetched == computed) << codec;
   }
+}
+
+TEST_P(TransportContract, AWishForACodecChangesWhatTravelsAndNothingElse) {
+  for (const std::string stored : {"raw", "zstd"}) {
+    KvSpace space = TinySpace();
+    space.tenant_salt = stored;
+    space.chunk_tokens = 256;
+    constexpr uint32_t kLong = 3 * 256;
+    const std::unique_ptr<Client> client = ClientOf(space);
+    const EngineMemory computed = EngineMemory::WithKv(space, kLong);
+    const std::vector<ChunkRef> chunks = Chain(space, kLong);
+    ASSERT_EQ(client->Store(chunks, computed.view(), {.codec = stored})->Stored(), 3u);
+    const auto fetch = [&](const std::string& codec, bool layer_major) {
+      EngineMemory fetched(space, kLong);
+      FetchReport report =
+          client->Fetch(chunks, fetched.view(), {.deadline = kPlenty, .layer_major = layer_major, .codec = codec})
+              .value();
+      EXPECT_TRUE(report.AllReady()) << codec << ": " << report.chunks[report.ready % 3].miss.detail;
+      EXPECT_TRUE(fetched == computed) << codec;
+      EXPECT_GT(report.work, absl::ZeroDuration());
+      return report.encoded_bytes;
+    };
+    const uint64_t as_stored = fetch("", false);
+    for (const bool layer_major : {false, true}) {
+      const uint64_t raw = fetch("raw", layer_major);
+      const uint64_t zstd = fetch("zstd", layer_major);
+      EXPECT_LT(zstd, raw);
+      EXPECT_EQ(as_stored, stored == "raw" ? raw : zstd);
+      EXPECT_EQ(fetch("q8", layer_major), as_stored) << "exact was asked for";
+    }
+    EXPECT_EQ(fetch("", true), as_stored) << "what is stored stays as it is";
+  }
+}
+
+TEST_P(TransportContract, ALossyCodecNeedsTheLeaveOfWhoeverStored) {
+  for (const bool allowed : {false, true}) {
+    KvSpace space = TinySpace();
+    space.tenant_salt = allowed ? "allowed" : "forbidden";
+    space.chunk_tokens = 256;
+    const std::unique_ptr<Client> client = ClientOf(space);
+    const EngineMemory computed = EngineMemory::WithKv(space, 256);
+    const std::vector<ChunkRef> chunks = Chain(space, 256);
+    ASSERT_EQ(client->Store(chunks, computed.view(), {.lossy_allowed = allowed})->Stored(), 1u);
+    for (const bool layer_major : {false, true}) {
+      EngineMemory fetched(space, 256);
+      const FetchReport report =
+          client
+              ->Fetch(chunks, fetched.view(),
+                      {.deadline = kPlenty, .least = Fidelity::kQuantised, .layer_major = layer_major, .codec = "q8"})
+              .value();
+      ASSERT_TRUE(report.AllReady()) << report.chunks[0].miss.detail;
+      EXPECT_EQ(fetched == computed, !allowed);
+      EXPECT_EQ(report.encoded_bytes < report.raw_bytes * 6 / 10, allowed);
+    }
+  }
+}
+
+TEST_P(TransportContract, ACodecThatThereIsNotIsMisuse) {
+  const KvSpace space = TinySpace();
+  EngineMemory memory(space, kTokens);
+  const auto fetched = ClientOf(space)->Fetch(Chain(space, kTokens), memory.view(), {.codec = "lz9"});
+  EXPECT_TRUE(absl::IsInvalidArgument(fetched.status())) << fetched.status();
+}
+
+TEST_P(TransportContract, ALookupTellsTheTiersOfWhatIsHeld) {
+  const KvSpace space = TinySpace();
+  const std::unique_ptr<Client> client = ClientOf(space);
+  StoreAll(*client, EngineMemory::WithKv(space, kTokens));
+  const PrefixHit hit = client->LookupPrefix(SomeTokens(kTokens + 64), {.deadline = kPlenty});
+  EXPECT_EQ(hit.tiers, std::vector<TierKind>(hit.hits, TierKind::kMemory));
+  EXPECT_GT(hit.hits, 0u);
 }
 
 TEST_P(TransportContract, OnlyTheLayersAskedForAreWritten) {
@@ -409,7 +485,7 @@ TEST_P(TransportContract, LayerMajorDeliversALayerOfAllChunksBeforeTheNext) {
   EXPECT_EQ(sink.layers.back(), 3u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TransportContract, testing::Values(Embedded(), Remote()),
+INSTANTIATE_TEST_SUITE_P(All, TransportContract, testing::Values(Embedded(), Grpc(), Bulk(), Shared()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

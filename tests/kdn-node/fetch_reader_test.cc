@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <optional>
 #include <set>
 
 #include "storage/tiered_store.h"
@@ -108,6 +110,118 @@ TEST_P(FetchReaderTest, AChunkThatIsReplacedMidwayIsNeverMixedWithItsSuccessor) 
   EXPECT_EQ(results, 2u);
   EXPECT_EQ(reader->results()[0], 2u);
 }
+
+// Chunks that are wished for by another codec: stored raw, wished lossy, which makes random bytes smaller.
+class FetchReaderWishTest : public FetchReaderTest {
+ protected:
+  void SetUp() override {
+    FetchReaderTest::SetUp();
+    chunks_.clear();
+    for (uint32_t seed = 11; seed <= 13; ++seed) {
+      chunks_.push_back(testing::MakeChunk(space_, seed, /*tokens=*/256));
+      chunks_.back().retention.lossy_allowed = true;
+      ASSERT_TRUE(store_->Put(chunks_.back(), Ack::kMemory).ok());
+    }
+  }
+
+  FetchCall WishFor(const char* codec, LayerRange layers = {}) const {
+    FetchCall call = Call(layers);
+    call.codec = *FindCodec(codec);
+    call.least = Fidelity::kQuantised;
+    return call;
+  }
+
+  // What the reader hands out, by chunk; each step is given `max_bytes`, or what it asks for.
+  struct Delivered {
+    std::map<uint32_t, Manifest> manifests;
+    std::map<uint32_t, std::map<uint32_t, SharedBuffer>> slabs;
+  };
+  static Delivered ReadAll(FetchReader& reader, std::optional<uint64_t> max_bytes = std::nullopt) {
+    Delivered delivered;
+    while (!reader.done()) {
+      const uint64_t next = reader.NextBytes();
+      uint64_t bytes = 0;
+      for (FetchItem& item : reader.Step(max_bytes.value_or(next))) {
+        if (item.is_result) {
+          EXPECT_EQ(item.miss.reason, MissReason::kNone) << item.miss.detail;
+          delivered.manifests[item.chunk] = DecodeManifest(AsBytes(item.manifest)).value();
+        } else {
+          bytes += item.bytes.size();
+          delivered.slabs[item.chunk][item.slab] = std::move(item.bytes);
+        }
+      }
+      EXPECT_LE(bytes, next);
+    }
+    for (const auto& [chunk, slabs] : delivered.slabs) {
+      for (const auto& [slab, bytes] : slabs) {
+        EXPECT_TRUE(VerifySlab(delivered.manifests.at(chunk), slab, bytes).ok()) << chunk << ", " << slab;
+      }
+    }
+    return delivered;
+  }
+};
+
+TEST_P(FetchReaderWishTest, TheManifestTellsWhatIsSentAndTheStoreKeepsWhatItHas) {
+  const auto reader = MakeFetchReader(*store_, WishFor("q8"));
+  const Delivered delivered = ReadAll(*reader);
+  uint64_t sent = 0;
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+    EXPECT_EQ(delivered.manifests.at(chunk).fidelity, Fidelity::kQuantised);
+    EXPECT_EQ(delivered.slabs.at(chunk).size(), 8u);
+    for (const SlabInfo& slab : delivered.manifests.at(chunk).slabs) EXPECT_EQ(slab.codec, CodecId::kQ8);
+    sent += delivered.manifests.at(chunk).EncodedBytes();
+  }
+  EXPECT_EQ(reader->recoded_bytes(), sent);
+  EXPECT_EQ(reader->results()[0], 3u);
+  const auto again = MakeFetchReader(*store_, Call());
+  const Delivered stored = ReadAll(*again);
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) EXPECT_EQ(stored.manifests.at(chunk), *chunks_[chunk].manifest);
+  EXPECT_EQ(again->codec(), nullptr);
+  EXPECT_EQ(again->recoded_bytes(), 0u);
+}
+
+TEST_P(FetchReaderWishTest, OfALayerRangeThoseLayersAreRecoded) {
+  const auto reader = MakeFetchReader(*store_, WishFor("q8", {.begin = 1, .end = 3}));
+  const Delivered delivered = ReadAll(*reader);
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+    EXPECT_EQ(delivered.slabs.at(chunk).size(), 4u);
+    for (const SlabInfo& slab : delivered.manifests.at(chunk).slabs) {
+      EXPECT_EQ(slab.codec, slab.layer == 1 || slab.layer == 2 ? CodecId::kQ8 : CodecId::kRaw);
+    }
+  }
+}
+
+TEST_P(FetchReaderWishTest, WithoutRoomAChunkTravelsAsItIsStored) {
+  const auto reader = MakeFetchReader(*store_, WishFor("q8"));
+  const Delivered delivered = ReadAll(*reader, LayerBytes());
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) EXPECT_EQ(delivered.manifests.at(chunk), *chunks_[chunk].manifest);
+  EXPECT_EQ(reader->recoded_bytes(), 0u);
+}
+
+TEST_P(FetchReaderWishTest, AChunkThatIsReplacedWhileItIsSentIsMissed) {
+  const auto reader = MakeFetchReader(*store_, WishFor("q8"));
+  std::vector<FetchItem> items;
+  while (items.empty()) {
+    for (FetchItem& item : reader->Step(reader->NextBytes())) items.push_back(std::move(item));
+  }
+  // The same key with other bytes.
+  const Chunk& first = chunks_[0];
+  Chunk other = testing::WithFlippedByte(first, 7);
+  auto manifest = std::make_shared<Manifest>(*first.manifest);
+  manifest->slabs[7].checksum = SlabChecksum(other.slabs[7]);
+  other.manifest = manifest;
+  ASSERT_TRUE(store_->Delete(first.manifest->space, first.manifest->key).ok());
+  ASSERT_TRUE(store_->Put(other, Ack::kMemory).ok());
+  while (!reader->done()) {
+    for (FetchItem& item : reader->Step(reader->NextBytes())) items.push_back(std::move(item));
+  }
+  // CHUNK_MAJOR had it whole already.
+  EXPECT_EQ(reader->results()[0], GetParam() ? 2u : 3u);
+  EXPECT_EQ(reader->results()[static_cast<size_t>(MissReason::kNotFound)], GetParam() ? 1u : 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Orders, FetchReaderWishTest, ::testing::Bool(),
+                         [](const auto& p) { return p.param ? "LayerMajor" : "ChunkMajor"; });
 
 INSTANTIATE_TEST_SUITE_P(Orders, FetchReaderTest, ::testing::Bool(),
                          [](const auto& p) { return p.param ? "LayerMajor" : "ChunkMajor"; });

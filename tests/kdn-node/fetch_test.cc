@@ -16,6 +16,17 @@ class NodeFetchTest : public NodeTest {
     return fetched.status.error_code();
   }
 
+  double RecodedTo(const std::string& codec) {
+    for (const prometheus::MetricFamily& family : server_->metrics().Collect()) {
+      if (family.name != "kdn_node_recoded_bytes_total") continue;
+      for (const prometheus::ClientMetric& metric : family.metric) {
+        if (metric.label.front().value == codec) return metric.counter.value;
+      }
+    }
+    ADD_FAILURE() << "no series for " << codec;
+    return 0;
+  }
+
   static uint32_t LayerOf(const Chunk& chunk, uint32_t slab) { return chunk.manifest->slabs[slab].layer; }
 };
 
@@ -341,6 +352,33 @@ TEST_F(NodeFetchTest, ComesFromDiskAfterARestart) {
   }
   fetched = Fetch(FetchRequestFor(chunks));
   EXPECT_EQ(fetched.chunks.at(0).results[0].tier(), v1::TIER_MEMORY);  // the first fetch promoted it
+}
+
+TEST_F(NodeFetchTest, AWishForACodecIsGrantedAndCounted) {
+  StartNode();
+  const std::vector<Chunk> chunks = {testing::MakeChunk(space(), 1, /*tokens=*/256, CodecId::kZstd),
+                                     testing::MakeChunk(space(), 2, /*tokens=*/256, CodecId::kRaw)};
+  MustStore(chunks);
+  for (const auto order : {v1::FetchRequest::ORDER_CHUNK_MAJOR, v1::FetchRequest::ORDER_LAYER_MAJOR}) {
+    v1::FetchRequest request = FetchRequestFor(chunks);
+    request.set_order(order);
+    request.set_codec_wish("raw");
+    const Fetched fetched = Fetch(request);
+    ASSERT_TRUE(fetched.status.ok()) << fetched.status.error_message();
+    ExpectWhole(fetched, 0, testing::MakeChunk(space(), 1, /*tokens=*/256, CodecId::kRaw));
+    ExpectWhole(fetched, 1, chunks[1]);
+  }
+  // The node counts after the client has its answer.
+  const double raw_bytes = 2.0 * static_cast<double>(chunks[1].manifest->RawBytes());
+  EXPECT_TRUE(Eventually([&] { return RecodedTo("raw") == raw_bytes; })) << RecodedTo("raw");
+  EXPECT_EQ(RecodedTo("zstd"), 0);
+}
+
+TEST_F(NodeFetchTest, ACodecThatThereIsNotIsRefused) {
+  StartNode();
+  v1::FetchRequest request = FetchRequestFor(MakeChunks(1));
+  request.set_codec_wish("lz9");
+  EXPECT_EQ(Refused(Fetch(request), "lz9"), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 }  // namespace

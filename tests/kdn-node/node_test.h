@@ -26,7 +26,7 @@
 
 namespace kdn {
 
-// A TieredStore that lets a test in before a chunk is read or stored.
+// A TieredStore that lets a test in before a chunk is read, stored or prefetched.
 class HookedStore final : public TieredStore {
  public:
   explicit HookedStore(std::unique_ptr<TieredStore> store) : store_(std::move(store)) {}
@@ -34,10 +34,11 @@ class HookedStore final : public TieredStore {
   // Set before the calls that they are for. Called on the node's threads.
   std::function<void(const ChunkKey&, LayerRange)> before_fetch = [](const ChunkKey&, LayerRange) {};
   std::function<void(const Chunk&)> before_put = [](const Chunk&) {};
+  std::function<void(const ChunkKey&)> before_prefetch = [](const ChunkKey&) {};
 
-  absl::Status Put(const Chunk& chunk, Ack ack) override {
+  absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums) override {
     before_put(chunk);
-    return store_->Put(chunk, ack);
+    return store_->Put(chunk, ack, checksums);
   }
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override {
     return store_->Lookup(space, keys, least);
@@ -45,6 +46,10 @@ class HookedStore final : public TieredStore {
   FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) override {
     before_fetch(key, layers);
     return store_->Fetch(space, key, layers, least);
+  }
+  absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) override {
+    before_prefetch(key);
+    return store_->Prefetch(space, key);
   }
   absl::Status Delete(const SpaceId& space, const ChunkKey& key) override { return store_->Delete(space, key); }
   absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration) override {
@@ -55,6 +60,7 @@ class HookedStore final : public TieredStore {
   void Settle() override { store_->Settle(); }
   void Scrub() override { store_->Scrub(); }
   StoreStats Stats() override { return store_->Stats(); }
+  const std::shared_ptr<SharedArena>& arena() const override { return store_->arena(); }
 
  private:
   const std::unique_ptr<TieredStore> store_;

@@ -4,12 +4,14 @@
 
 #include <latch>
 #include <string>
+#include <vector>
 
 #include "kdn-node/byte_budget.h"
 #include "kdn-node/endpoint.h"
 #include "kdn-node/wire_convert.h"
 #include "kdn-node/worker_pool.h"
 #include "proto/wire/frames.h"
+#include "storage/base/mutex.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -57,6 +59,62 @@ TEST(WorkerPool, RefusesNewWorkWhenTooMuchWaitsButNeverTheNextStep) {
     release.count_down();
   }
   EXPECT_EQ(ran, 3);  // what waited was run before the pool went
+}
+
+// Tasks that say when they run, and may wait until they are let go.
+class NotedTasks {
+ public:
+  WorkerPool::Task Make(const std::string& name, bool waits = false) {
+    return [this, name, waits] {
+      MutexLock lock(mu_);
+      begun_.push_back(name);
+      changed_.NotifyAll();
+      while (waits && !open_) changed_.Wait(mu_);
+    };
+  }
+  std::vector<std::string> AwaitBegun(size_t n) {
+    MutexLock lock(mu_);
+    while (begun_.size() < n) changed_.Wait(mu_);
+    return begun_;
+  }
+  void Open() {
+    MutexLock lock(mu_);
+    open_ = true;
+    changed_.NotifyAll();
+  }
+
+ private:
+  Mutex mu_;
+  CondVar changed_;
+  std::vector<std::string> begun_ ABSL_GUARDED_BY(mu_);
+  bool open_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+TEST(WorkerPool, IdleWorkLetsOthersGoFirst) {
+  NotedTasks tasks;
+  WorkerPool pool(1, /*max_waiting=*/2);
+  ASSERT_TRUE(pool.TrySubmitIdle(tasks.Make("idle 1", /*waits=*/true)));
+  tasks.AwaitBegun(1);
+  ASSERT_TRUE(pool.TrySubmitIdle(tasks.Make("idle 2")));
+  ASSERT_TRUE(pool.TrySubmitIdle(tasks.Make("idle 3")));
+  EXPECT_FALSE(pool.TrySubmitIdle(tasks.Make("idle 4")));
+  EXPECT_EQ(pool.waiting(), 0u);
+  ASSERT_TRUE(pool.TrySubmit(tasks.Make("work 1")));
+  ASSERT_TRUE(pool.TrySubmit(tasks.Make("work 2")));
+  tasks.Open();
+  EXPECT_THAT(tasks.AwaitBegun(5), ::testing::ElementsAre("idle 1", "work 1", "work 2", "idle 2", "idle 3"));
+}
+
+TEST(WorkerPool, IdleWorkLeavesThreadsFree) {
+  NotedTasks tasks;
+  WorkerPool pool(2, /*max_waiting=*/10);
+  ASSERT_TRUE(pool.TrySubmitIdle(tasks.Make("idle 1", /*waits=*/true)));
+  tasks.AwaitBegun(1);
+  ASSERT_TRUE(pool.TrySubmitIdle(tasks.Make("idle 2")));
+  ASSERT_TRUE(pool.TrySubmit(tasks.Make("work")));
+  EXPECT_THAT(tasks.AwaitBegun(2), ::testing::ElementsAre("idle 1", "work"));
+  tasks.Open();
+  tasks.AwaitBegun(3);
 }
 
 TEST(Endpoint, WritesWhatItReads) {

@@ -643,6 +643,48 @@ TEST_F(TieredStoreTest, ConcurrentFetchesFromDiskReadOnce) {
   EXPECT_EQ(store_->Stats().disks[0].hits, 1u);
 }
 
+TEST_F(TieredStoreTest, PrefetchBringsAChunkToMemoryWhateverThePolicyThinks) {
+  Open(2, 10);
+  const Chunk chunk = Make(1);
+  ASSERT_TRUE(Put(chunk, Ack::kDurable).ok());
+  EXPECT_EQ(store_->Prefetch(id_, chunk.manifest->key).value(), TierKind::kMemory);
+  for (const uint32_t seed : {2u, 3u}) ASSERT_TRUE(Put(Make(seed), Ack::kDurable).ok());
+  EXPECT_EQ(store_->Prefetch(id_, chunk.manifest->key).value(), TierKind::kDisk);
+  EXPECT_EQ(store_->Stats().misses[0], 0u);  // no fetch
+  EXPECT_EQ(FetchTier(chunk), TierKind::kMemory);
+
+  EXPECT_TRUE(absl::IsNotFound(store_->Prefetch(id_, Make(9).manifest->key).status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->Prefetch(SpaceId(), chunk.manifest->key).status()));
+  disk_->Fail(Unavailable("the disk is broken"));
+  EXPECT_TRUE(absl::IsUnavailable(store_->Prefetch(id_, Make(2).manifest->key).status()));
+}
+
+TEST_F(TieredStoreTest, PrefetchOfWhatIsLargerThanMemoryReadsNothing) {
+  Open(10, 10);
+  const Chunk large = MakeChunk(space_, 1, /*tokens=*/1000);
+  TieredStoreOptions options;
+  options.memory_bytes = cost_;
+  options.disks = {{.path = "first", .bytes = 100 * MemoryTier::CostOf(*large.manifest)}};
+  Open(options);
+  ASSERT_TRUE(Put(large, Ack::kDurable).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(store_->Prefetch(id_, large.manifest->key).status()));
+  EXPECT_EQ(disk_->Stats().read_bytes, 0u);
+}
+
+TEST_F(TieredStoreTest, AFetchDuringAPrefetchReadsTheDiskOnce) {
+  Open(1, 10);
+  ASSERT_TRUE(Put(Make(1), Ack::kDurable).ok());
+  ASSERT_TRUE(Put(Make(2), Ack::kDurable).ok());
+  disk_->CloseReads();
+  std::thread prefetch([&] { EXPECT_TRUE(store_->Prefetch(id_, Make(1).manifest->key).ok()); });
+  disk_->AwaitCall();
+  std::thread fetch([&] { EXPECT_NE(FetchTier(Make(1)), TierKind::kNone); });
+  disk_->Open();
+  prefetch.join();
+  fetch.join();
+  EXPECT_EQ(disk_->Stats().hits, 1u);
+}
+
 TEST_F(TieredStoreTest, PinProtectsUntilItExpires) {
   Open(2, 0);
   ASSERT_TRUE(Put(Make(1)).ok());

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include "kdn-client/loading/codec_model.h"
 #include "kdn-client/loading/link_model.h"
 #include "kdn-client/loading/prefill_model.h"
+#include "storage/format/codec.h"
 
 namespace kdn {
 namespace {
@@ -79,6 +81,57 @@ TEST(LinkModelTest, LatencyFollowsTheLeastAndForgetsSlowly) {
   EXPECT_LT(*link.Latency(), absl::Milliseconds(4)) << "one call that was held up";
   for (int i = 0; i < 50; ++i) link.ObserveCall(absl::Milliseconds(12));
   EXPECT_GT(*link.Latency(), absl::Milliseconds(11)) << "a route that has changed";
+}
+
+TEST(LinkModelTest, WhatMayBeAnothersFaultNeverLowersTheRate) {
+  LinkModel link;
+  link.ObserveAtLeast(TierKind::kMemory, 1'000'000, absl::Milliseconds(10));
+  EXPECT_NEAR(*link.Bandwidth(TierKind::kMemory), 1e8, 1e6) << "the first is all there is";
+  link.ObserveAtLeast(TierKind::kMemory, 1'000'000, absl::Seconds(10));
+  EXPECT_NEAR(*link.Bandwidth(TierKind::kMemory), 1e8, 1e6);
+  link.ObserveAtLeast(TierKind::kMemory, 10'000'000, absl::Milliseconds(10));
+  EXPECT_GT(*link.Bandwidth(TierKind::kMemory), 2e8);
+}
+
+TEST(CodecModelTest, NamesAndFidelitiesAreTheCodecs) {
+  for (size_t i = 1; i < kCodecWishCount; ++i) {
+    const auto wish = static_cast<CodecWish>(i);
+    const absl::StatusOr<const Codec*> codec = FindCodec(CodecNameOf(wish));
+    ASSERT_TRUE(codec.ok()) << codec.status();
+    EXPECT_EQ((*codec)->fidelity(), FidelityOf(wish));
+  }
+  EXPECT_EQ(ExactWishes().size() + LossyWishes().size(), kCodecWishCount);
+}
+
+TEST(CodecModelTest, TheSlowestOfNodeWireAndReceiverCounts) {
+  CodecModel codecs;
+  EXPECT_DOUBLE_EQ(codecs.SecondsPerByte(CodecWish::kZstd, 1e6), codecs.Ratio(CodecWish::kZstd) / 1e6);
+  EXPECT_DOUBLE_EQ(codecs.SecondsPerByte(CodecWish::kCacheGen, 1e12), codecs.RecodeSeconds(CodecWish::kCacheGen));
+  EXPECT_DOUBLE_EQ(codecs.SecondsPerByte(CodecWish::kStored, 1e12), codecs.ReceiveSeconds(CodecWish::kStored));
+}
+
+TEST(CodecModelTest, LearnsEachCodecForItself) {
+  CodecModel codecs;
+  EXPECT_FALSE(codecs.Knows(CodecWish::kZstd));
+  const double raw = codecs.Ratio(CodecWish::kRaw);
+  for (int i = 0; i < 20; ++i) codecs.Observe(CodecWish::kZstd, 50'000'000, 25'000'000, absl::Milliseconds(50));
+  EXPECT_TRUE(codecs.Knows(CodecWish::kZstd));
+  EXPECT_NEAR(codecs.Ratio(CodecWish::kZstd), 0.5, 0.01);
+  EXPECT_NEAR(codecs.ReceiveSeconds(CodecWish::kZstd) * 1e9, 1, 0.02);
+  EXPECT_EQ(codecs.Ratio(CodecWish::kRaw), raw);
+  codecs.ObserveRecoding(CodecWish::kZstd, 50'000'000, absl::Seconds(1));
+  EXPECT_GT(codecs.RecodeSeconds(CodecWish::kZstd) * 1e9, 15);
+  codecs.ObserveRecoding(CodecWish::kStored, 50'000'000, absl::Seconds(1));
+  EXPECT_EQ(codecs.RecodeSeconds(CodecWish::kStored), 0) << "nothing is recoded";
+}
+
+TEST(CodecModelTest, WhatWasLearnedFadesTowardsTheConstants) {
+  CodecModel codecs;
+  const double constant = codecs.Ratio(CodecWish::kQ8);
+  codecs.Observe(CodecWish::kQ8, 50'000'000, 50'000'000, absl::Milliseconds(50));
+  EXPECT_GT(codecs.Ratio(CodecWish::kQ8), 0.95);
+  for (int request = 0; request < 2000; ++request) codecs.Fade();
+  EXPECT_NEAR(codecs.Ratio(CodecWish::kQ8), constant, 0.01);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // UniqueFd: a file descriptor that is closed when its owner goes.
 //
 // Thread-safety: one thread at a time.
-#ifndef KDN_INTEGRATION_LINK_UNIQUE_FD_H_
-#define KDN_INTEGRATION_LINK_UNIQUE_FD_H_
+#ifndef KDN_STORAGE_BASE_UNIQUE_FD_H_
+#define KDN_STORAGE_BASE_UNIQUE_FD_H_
 
 #include <unistd.h>
 
@@ -24,6 +24,8 @@ class UniqueFd {
   // -1 when there is none.
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
+  // Gives it up unclosed.
+  int Release() { return std::exchange(fd_, -1); }
   void Close() {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
   }
@@ -34,4 +36,4 @@ class UniqueFd {
 
 }  // namespace kdn
 
-#endif  // KDN_INTEGRATION_LINK_UNIQUE_FD_H_
+#endif  // KDN_STORAGE_BASE_UNIQUE_FD_H_

@@ -1,0 +1,223 @@
+#include "kdn-client/bulk/bulk_calls.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "storage/base/clock.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+// Read at a time, so that bytes are verified while they are in the processor's cache.
+constexpr uint64_t kReadBytes = uint64_t{256} << 10;
+// Rooms that are prepared ahead for one read.
+constexpr size_t kMaxRooms = 16;
+
+v1::BulkCall CallUntil(absl::Time deadline) {
+  v1::BulkCall call;
+  const int64_t left = absl::ToInt64Microseconds(deadline - Clock::Real().Now());
+  call.set_timeout_us(static_cast<uint64_t>(std::max<int64_t>(left, 0)));
+  return call;
+}
+
+absl::Status StatusOf(const v1::ChunkStatus& status) {
+  if (status.code() == 0) return absl::OkStatus();
+  const bool known = status.code() > 0 && status.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+  return absl::Status(known ? static_cast<absl::StatusCode>(status.code()) : absl::StatusCode::kUnknown,
+                      status.message());
+}
+
+template <typename Message>
+absl::Status Parse(const BulkSocket::Frame& frame, Message& message) {
+  if (message.ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size()))) return absl::OkStatus();
+  return DataLoss("a frame's message is malformed");
+}
+
+absl::Status ReadAnswer(const BulkSocket::Frame& frame, v1::BulkAnswer& answer) {
+  if (frame.type != wire::BulkType::kAnswer || frame.data_bytes > 0) {
+    return DataLoss("a frame of type {} came where an answer must", static_cast<int>(frame.type));
+  }
+  KDN_RETURN_IF_ERROR(Parse(frame, answer));
+  return StatusOf(answer.status());
+}
+
+// One fetch over one connection.
+class Fetching {
+ public:
+  Fetching(BulkPeer::Loan& loan, absl::Time deadline, FetchReceiver& receiver)
+      : socket_(*loan.socket), memory_(loan.memory.get()), deadline_(deadline), receiver_(receiver) {}
+
+  absl::Status Run(const v1::BulkCall& call) {
+    KDN_RETURN_IF_ERROR(socket_.SendFrame(wire::EncodeBulkFrame(wire::BulkType::kCall, call), deadline_));
+    for (;;) {
+      KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame frame, socket_.ReadFrame(deadline_));
+      if (frame.type != wire::BulkType::kSlabs) {
+        v1::BulkAnswer answer;
+        return ReadAnswer(frame, answer);
+      }
+      v1::BulkSlabs slabs;
+      KDN_RETURN_IF_ERROR(Parse(frame, slabs));
+      KDN_RETURN_IF_ERROR(OnSlabs(slabs, frame.data_bytes));
+    }
+  }
+
+ private:
+  // A slab whose bytes come behind the message, and where they go.
+  struct Coming {
+    const v1::BulkItem* item;
+    MutableByteSpan room;  // empty: `scratch_`
+    uint64_t received = 0;
+  };
+
+  absl::Status OnSlabs(const v1::BulkSlabs& slabs, uint64_t data_bytes) {
+    bool lent = false;
+    for (const v1::BulkItem& item : slabs.items()) {
+      if (item.has_result()) {
+        // What came before belongs to chunks before this one.
+        KDN_RETURN_IF_ERROR(ReceiveComing());
+        KDN_RETURN_IF_ERROR(receiver_.OnResult(item.chunk(), item.result()));
+        continue;
+      }
+      KDN_RETURN_IF_ERROR(receiver_.BeginSlab(item.chunk(), item.slab(), item.bytes()));
+      if (item.shared()) {
+        KDN_RETURN_IF_ERROR(ReceiveComing());
+        lent = true;
+        KDN_RETURN_IF_ERROR(OnShared(item));
+        continue;
+      }
+      if (item.bytes() > data_bytes) return DataLoss("a slab has more bytes than its frame");
+      data_bytes -= item.bytes();
+      coming_.push_back({.item = &item, .room = receiver_.Room(item.chunk(), item.slab())});
+      coming_bytes_ += item.bytes();
+      // Without a room there is only one place for them.
+      const bool enough = coming_bytes_ >= kReadBytes || coming_.size() == kMaxRooms || coming_.back().room.empty();
+      if (enough) KDN_RETURN_IF_ERROR(ReceiveComing());
+    }
+    KDN_RETURN_IF_ERROR(ReceiveComing());
+    if (data_bytes > 0) return DataLoss("a frame has {} bytes that are of no slab", data_bytes);
+    return lent ? Release() : absl::OkStatus();
+  }
+
+  absl::Status OnShared(const v1::BulkItem& item) {
+    const ByteSpan bytes = memory_ == nullptr ? ByteSpan() : memory_->At(item.offset(), item.bytes());
+    if (bytes.empty()) return DataLoss("a slab is said to lie outside of shared memory");
+    receiver_.OnPart(item.chunk(), item.slab(), 0, bytes);
+    return absl::OkStatus();
+  }
+
+  absl::Status Release() {
+    v1::BulkRelease release;
+    release.set_batches(1);
+    return socket_.SendFrame(wire::EncodeBulkFrame(wire::BulkType::kRelease, release), deadline_);
+  }
+
+  // Receives the slabs in `coming_` to their end.
+  absl::Status ReceiveComing() {
+    size_t first = 0;
+    while (first < coming_.size()) {
+      rooms_.clear();
+      uint64_t room_bytes = 0;
+      for (size_t i = first; i < coming_.size() && room_bytes < kReadBytes; ++i) {
+        const MutableByteSpan rest = RestOf(coming_[i]);
+        rooms_.push_back(rest.first(std::min<uint64_t>(rest.size(), kReadBytes - room_bytes)));
+        room_bytes += rooms_.back().size();
+      }
+      KDN_ASSIGN_OR_RETURN(uint64_t read, socket_.ReadData(rooms_, deadline_));
+      for (size_t i = 0; read > 0; ++i) {
+        const uint64_t part = std::min<uint64_t>(read, rooms_[i].size());
+        Coming& slab = coming_[first];
+        receiver_.OnPart(slab.item->chunk(), slab.item->slab(), slab.received, rooms_[i].first(part));
+        slab.received += part;
+        read -= part;
+        if (slab.received == slab.item->bytes()) ++first;
+      }
+    }
+    coming_.clear();
+    coming_bytes_ = 0;
+    return absl::OkStatus();
+  }
+
+  MutableByteSpan RestOf(const Coming& slab) {
+    if (!slab.room.empty()) return slab.room.subspan(slab.received);
+    if (scratch_.size() == 0) scratch_ = Buffer(kReadBytes);
+    return scratch_.span().first(std::min<uint64_t>(slab.item->bytes() - slab.received, kReadBytes));
+  }
+
+  BulkSocket& socket_;
+  const SharedMemory* const memory_;
+  const absl::Time deadline_;
+  FetchReceiver& receiver_;
+  std::vector<Coming> coming_;
+  uint64_t coming_bytes_ = 0;
+  std::vector<MutableByteSpan> rooms_;
+  Buffer scratch_;
+};
+
+}  // namespace
+
+absl::Status BulkCalls::Call(absl::Time deadline, Cancellation* cancel,
+                             const std::function<absl::Status(BulkPeer::Loan&)>& call) {
+  for (bool again = false;; again = true) {
+    KDN_ASSIGN_OR_RETURN(BulkPeer::Loan loan, peer_.Take(deadline, /*fresh=*/again));
+    absl::Status status;
+    {
+      const Cancellation::Link link(cancel, [&loan] { loan.socket->Abort(); });
+      loan.socket->HasRead();
+      status = call(loan);
+    }
+    if (cancel != nullptr && cancel->cancelled()) return status.ok() ? status : Cancelled("the call was cancelled");
+    if (loan.socket->answered()) {
+      peer_.GiveBack(std::move(loan));
+      return status;
+    }
+    const bool lost_before = absl::IsUnavailable(status) && loan.used_before && !loan.socket->HasRead();
+    if (!lost_before || again) return status;
+  }
+}
+
+absl::StatusOr<v1::LookupResponse> BulkCalls::Lookup(v1::LookupRequest request, absl::Time deadline) {
+  v1::BulkAnswer answer;
+  v1::BulkCall message = CallUntil(deadline);
+  *message.mutable_lookup() = std::move(request);
+  const std::string frame = wire::EncodeBulkFrame(wire::BulkType::kCall, message);
+  const absl::Status ended = Call(deadline, nullptr, [&](BulkPeer::Loan& loan) -> absl::Status {
+    KDN_RETURN_IF_ERROR(loan.socket->SendFrame(frame, deadline));
+    KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame reply, loan.socket->ReadFrame(deadline));
+    return ReadAnswer(reply, answer);
+  });
+  if (!ended.ok()) return ended;
+  return std::move(*answer.mutable_lookup());
+}
+
+absl::Status BulkCalls::Fetch(v1::FetchRequest request, absl::Time deadline, Cancellation* cancel,
+                              FetchReceiver& receiver) {
+  v1::BulkCall message = CallUntil(deadline);
+  *message.mutable_fetch() = std::move(request);
+  return Call(deadline, cancel,
+              [&](BulkPeer::Loan& loan) { return Fetching(loan, deadline, receiver).Run(message); });
+}
+
+absl::StatusOr<v1::StoreResponse> BulkCalls::Store(std::span<const BulkChunk> chunks, absl::Time deadline) {
+  v1::BulkCall message = CallUntil(deadline);
+  message.mutable_store()->set_chunks(static_cast<uint32_t>(chunks.size()));
+  v1::BulkAnswer answer;
+  const absl::Status ended = Call(deadline, nullptr, [&](BulkPeer::Loan& loan) -> absl::Status {
+    SocketWriter writer;
+    const auto add = [&](const std::string& frame) { writer.Add(SharedBuffer::CopyOf(AsBytes(frame))); };
+    add(wire::EncodeBulkFrame(wire::BulkType::kCall, message));
+    for (const BulkChunk& chunk : chunks) {
+      add(wire::EncodeBulkFrame(wire::BulkType::kChunk, chunk.begin, chunk.chunk->manifest->EncodedBytes()));
+      for (const SharedBuffer& slab : chunk.chunk->slabs) writer.Add(slab);
+    }
+    bool sent_all = false;
+    KDN_RETURN_IF_ERROR(loan.socket->Send(writer, deadline, &sent_all));
+    KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame reply, loan.socket->ReadFrame(deadline));
+    return ReadAnswer(reply, answer);
+  });
+  if (!ended.ok()) return ended;
+  return std::move(*answer.mutable_store());
+}
+
+}  // namespace kdn

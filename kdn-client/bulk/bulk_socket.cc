@@ -1,0 +1,153 @@
+#include "kdn-client/bulk/bulk_socket.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "storage/base/clock.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+constexpr short kReadable = POLLIN;
+constexpr short kWritable = POLLOUT;
+
+// For poll: rounded up, so that a deadline has passed when it says so; waits are cut in slices.
+int MillisecondsUntil(absl::Time deadline) {
+  const double left = absl::ToDoubleMilliseconds(deadline - Clock::Real().Now());
+  return static_cast<int>(std::clamp(left + 1, 0.0, 60'000.0));
+}
+
+// Peers that vanish without a word are found out while a call waits by its deadline, and while none does by these.
+void SetTcpOptions(int socket) {
+  const auto set = [socket](int level, int option, int value) {
+    setsockopt(socket, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 20);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 2);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BulkSocket>> BulkSocket::Connect(const SocketAddress& address, absl::Time deadline) {
+  UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return Unavailable("no socket: {}", std::strerror(errno));
+  if (address.storage.ss_family != AF_UNIX) SetTcpOptions(fd.get());
+  std::unique_ptr<BulkSocket> socket(new BulkSocket(std::move(fd)));
+  if (connect(socket->socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) {
+    if (errno != EINPROGRESS) return Unavailable("{}", std::strerror(errno));
+    short ready = 0;
+    KDN_RETURN_IF_ERROR(socket->Await(kWritable, deadline, &ready));
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(socket->socket_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error != 0) return Unavailable("{}", std::strerror(error));
+  }
+  return socket;
+}
+
+bool BulkSocket::Fresh() const {
+  if (reader_.buffered().size() != unconsumed_) return false;
+  char byte;
+  const ssize_t n = recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+void BulkSocket::Abort() { shutdown(socket_.get(), SHUT_RDWR); }
+
+absl::Status BulkSocket::Closed() const { return Unavailable("the connection was lost"); }
+
+absl::Status BulkSocket::Await(short events, absl::Time deadline, short* ready) const {
+  for (;;) {
+    pollfd wait = {.fd = socket_.get(), .events = events, .revents = 0};
+    const int n = poll(&wait, 1, MillisecondsUntil(deadline));
+    *ready = wait.revents;
+    if (n > 0) return absl::OkStatus();
+    if (n < 0 && errno != EINTR) return Unavailable("poll: {}", std::strerror(errno));
+    if (Clock::Real().Now() >= deadline) return DeadlineExceeded("the node did not answer in time");
+  }
+}
+
+absl::Status BulkSocket::Send(SocketWriter& pieces, absl::Time deadline, bool* sent_all) {
+  uint64_t sent = 0;
+  for (;;) {
+    const SocketState state = pieces.SendTo(socket_.get(), &sent);
+    *sent_all = state == SocketState::kReady;
+    if (state == SocketState::kReady) return absl::OkStatus();
+    // A node that refuses answers before it closes.
+    if (state == SocketState::kClosed) return Fresh() ? Closed() : absl::OkStatus();
+    short ready = 0;
+    KDN_RETURN_IF_ERROR(Await(kWritable | kReadable, deadline, &ready));
+    if ((ready & kReadable) != 0) return absl::OkStatus();
+  }
+}
+
+absl::Status BulkSocket::SendFrame(const std::string& frame, absl::Time deadline) {
+  SocketWriter writer;
+  writer.Add(SharedBuffer::CopyOf(AsBytes(frame)));
+  bool sent_all = false;
+  KDN_RETURN_IF_ERROR(Send(writer, deadline, &sent_all));
+  return sent_all ? absl::OkStatus() : Closed();
+}
+
+absl::Status BulkSocket::FillTo(size_t bytes, absl::Time deadline) {
+  for (;;) {
+    switch (reader_.Fill(bytes)) {
+      case SocketState::kReady:
+        return absl::OkStatus();
+      case SocketState::kClosed:
+        return Closed();
+      case SocketState::kBlocked:
+        break;
+    }
+    short ready = 0;
+    KDN_RETURN_IF_ERROR(Await(kReadable, deadline, &ready));
+  }
+}
+
+absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
+  reader_.Consume(std::exchange(unconsumed_, 0));
+  KDN_RETURN_IF_ERROR(FillTo(wire::kBulkHeaderBytes, deadline));
+  has_read_ = true;
+  answered_ = false;
+  const absl::StatusOr<wire::BulkHeader> header =
+      wire::ParseBulkHeader(reader_.buffered().first<wire::kBulkHeaderBytes>());
+  if (!header.ok()) return DataLoss("{}", MessageOf(header.status()));
+  const size_t size = wire::kBulkHeaderBytes + header->message_bytes;
+  KDN_RETURN_IF_ERROR(FillTo(size, deadline));
+  unconsumed_ = size;
+  answered_ = header->type == wire::BulkType::kAnswer;
+  return Frame{.type = header->type,
+               .message = reader_.buffered().subspan(wire::kBulkHeaderBytes, header->message_bytes),
+               .data_bytes = header->data_bytes};
+}
+
+absl::StatusOr<uint64_t> BulkSocket::ReadData(std::span<const MutableByteSpan> rooms, absl::Time deadline) {
+  reader_.Consume(std::exchange(unconsumed_, 0));
+  for (;;) {
+    uint64_t read = 0;
+    switch (reader_.ReadInto(rooms, &read)) {
+      case SocketState::kReady:
+        // Nothing, when all that came belongs to what follows these rooms.
+        if (read > 0) return read;
+        break;
+      case SocketState::kClosed:
+        return Closed();
+      case SocketState::kBlocked:
+        short ready = 0;
+        KDN_RETURN_IF_ERROR(Await(kReadable, deadline, &ready));
+    }
+  }
+}
+
+}  // namespace kdn

@@ -1,0 +1,81 @@
+// BulkSocket: one connection to a node for the bulk protocol, with deadlines and cancellation.
+//
+//   KDN_ASSIGN_OR_RETURN(BulkSocket socket, BulkSocket::Connect(address, deadline));
+//   const Cancellation::Link link(cancel, [&] { socket.Abort(); });
+//   KDN_RETURN_IF_ERROR(socket.Send(pieces, deadline));
+//   KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame frame, socket.ReadFrame(deadline));
+//
+// Every error ends the connection's use: DEADLINE_EXCEEDED, UNAVAILABLE when it breaks, DATA_LOSS when the peer breaks
+// the protocol.
+//
+// Thread-safety: one thread at a time, but for Abort.
+#ifndef KDN_KDN_CLIENT_BULK_BULK_SOCKET_H_
+#define KDN_KDN_CLIENT_BULK_BULK_SOCKET_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kdn-client/bulk/node_address.h"
+#include "proto/wire/bulk_frame.h"
+#include "storage/base/socket_io.h"
+#include "storage/base/unique_fd.h"
+
+namespace kdn {
+
+class BulkSocket {
+ public:
+  struct Frame {
+    wire::BulkType type = wire::BulkType::kAnswer;
+    ByteSpan message;  // valid until the next read
+    uint64_t data_bytes = 0;
+  };
+
+  // UNAVAILABLE: nobody listens there.
+  static absl::StatusOr<std::unique_ptr<BulkSocket>> Connect(const SocketAddress& address, absl::Time deadline);
+
+  // Whether the peer has not closed it, as far as can be told without waiting, and has sent nothing unasked.
+  bool Fresh() const;
+
+  // Returns early, with OK, when the peer answers before all is sent: `*sent_all` tells.
+  absl::Status Send(SocketWriter& pieces, absl::Time deadline, bool* sent_all);
+  absl::Status SendFrame(const std::string& frame, absl::Time deadline);
+
+  // The data of the last frame must have been read.
+  absl::StatusOr<Frame> ReadFrame(absl::Time deadline);
+  // The next bytes of the last frame's data, into `rooms` one after another: how many, at least one.
+  absl::StatusOr<uint64_t> ReadData(std::span<const MutableByteSpan> rooms, absl::Time deadline);
+
+  // As SocketReader::TakeDescriptor.
+  UniqueFd TakeDescriptor() { return reader_.TakeDescriptor(); }
+
+  // What waits for this socket fails soon. From any thread.
+  void Abort();
+
+  // Whether the last frame was an answer: the call is over, and the connection is good for another.
+  bool answered() const { return answered_; }
+  // Whether any frame has come since this was last asked.
+  bool HasRead() { return std::exchange(has_read_, false); }
+
+ private:
+  explicit BulkSocket(UniqueFd socket) : socket_(std::move(socket)), reader_(socket_.get()) {}
+
+  absl::Status Await(short events, absl::Time deadline, short* ready) const;
+  absl::Status FillTo(size_t bytes, absl::Time deadline);
+  absl::Status Closed() const;
+
+  const UniqueFd socket_;
+  SocketReader reader_;
+  size_t unconsumed_ = 0;  // the last frame, whose message is still in the reader's buffer
+  bool has_read_ = false;
+  bool answered_ = false;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KDN_CLIENT_BULK_BULK_SOCKET_H_
