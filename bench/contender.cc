@@ -29,6 +29,9 @@ absl::StatusOr<double> ServerSeconds(pid_t server) {
 absl::Status Contender::One(uint64_t /*slab*/) { return Unimplemented("{} has no single slabs", name_); }
 
 absl::Status Contender::Measure(const Dataset& data, uint64_t calls, std::mt19937& random) {
+  // First without measuring, so that it does not pay for what ran before it (processor caches, memory given back).
+  KDN_RETURN_IF_ERROR(All());
+  KDN_RETURN_IF_ERROR(Undo());
   absl::SleepFor(kSettle);
   KDN_ASSIGN_OR_RETURN(const double client_before, CpuSeconds(getpid()));
   KDN_ASSIGN_OR_RETURN(const double server_before, ServerSeconds(server_));

@@ -37,7 +37,7 @@ class Contender {
   virtual bool has_single() const { return false; }
   virtual absl::Status One(uint64_t slab);
 
-  // All and Undo once, and `calls` times One.
+  // All and Undo twice, of which the second All is measured; then `calls` times One.
   absl::Status Measure(const Dataset& data, uint64_t calls, std::mt19937& random);
 
   const std::string& name() const { return name_; }
@@ -62,8 +62,7 @@ class Contender {
   double server_cpu_ = 0;
 };
 
-// Measures each contender once a round, in another order each time, as each feels what ran just before it (processor
-// caches, freed memory). Calls `end_round` after each round.
+// Measures each contender once a round, in another order each time; calls `end_round` after each round.
 absl::Status RunRounds(
     std::span<Contender* const> contenders, const Dataset& data, int rounds, uint64_t calls,
     const std::function<absl::Status()>& end_round = [] { return absl::OkStatus(); });

@@ -113,7 +113,9 @@ class SlabBench {
     RedisGet pipelined("redis get pipelined", redis_, data, kRedisInFlight);
     MemoryCopy copy(data, source, destination);
 
-    KDN_RETURN_IF_ERROR(StoreAll(tcp->client(), data, source, "raw").status());
+    KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Client> owner,
+                         Client::Create(data.space(), MakeRemoteTransport(node_.endpoint().ToString())));
+    KDN_RETURN_IF_ERROR(StoreAll(*owner, data, source, "raw").status());
     KDN_RETURN_IF_ERROR(redis_.SetAll(data.slabs(), 1, [&](uint64_t key) { return source.Slab(key); }));
     for (FetchContender* contender : {tcp.get(), shared.get(), grpc.get()}) {
       for (int i = 0; i < 2; ++i) KDN_RETURN_IF_ERROR(contender->Check(source));  // to warm up, too
@@ -138,7 +140,7 @@ class SlabBench {
                         .pipelined = pipelined,
                         .copy = copy,
                         .stream_gbps = Quantile(stream, 0.5)});
-    KDN_RETURN_IF_ERROR(DeleteAll(tcp->client(), data));
+    KDN_RETURN_IF_ERROR(DeleteAll(*owner, data));
     return redis_.Clear();
   }
 

@@ -243,8 +243,9 @@ class LayerMajorReader final : public ReaderBase {
       const uint64_t bytes = BytesToAnnounce();
       FoundChunk found = *std::exchange(next_, std::nullopt);
       const size_t chunk = looked_up_++;
-      if (bytes == 0 || bytes > max_bytes)
+      if (bytes == 0 || bytes > max_bytes) {
         return Announce(chunk, found.miss, found.manifest, found.manifest, found.tier, out);
+      }
       FetchedChunk whole = Read(chunk, call_.layers);
       const ManifestPtr stored = whole.manifest;
       recoder_.Recode(whole);

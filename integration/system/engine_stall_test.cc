@@ -1,6 +1,7 @@
 // A node that stops, a link that stalls, a connection that is cut, at any moment of a request: the engine goes on
 // within its deadline and gives the answer that it would have given alone.
 #include <memory>
+#include <ostream>
 #include <random>
 #include <string>
 #include <thread>
@@ -15,14 +16,23 @@ namespace kdn {
 namespace {
 
 constexpr uint32_t kPromptTokens = 24 * TinyEngine::kChunk + 5;
-constexpr int kRequests = 200;
 constexpr absl::Duration kDeadline = absl::Milliseconds(100);
 // Beyond its deadline a request may still compute; this is what a busy machine may add to that.
 constexpr absl::Duration kGrace = absl::Seconds(5);
 
 enum class Event { kNodeStops, kLinkStalls, kConnectionsAreCut };
 
-class EngineStallTest : public NodeFixture {
+// How the engine reaches the node.
+struct Way {
+  std::string name;
+  RemoteOptions remote;
+  int requests;
+  bool by_link = true;  // otherwise fetches are over too soon to be disturbed often, and only the node can be
+
+  friend void PrintTo(const Way& way, std::ostream* out) { *out << way.name; }
+};
+
+class EngineStallTest : public NodeFixture, public testing::WithParamInterface<Way> {
  protected:
   void SetUp() override {
     StartNode();
@@ -39,7 +49,7 @@ class EngineStallTest : public NodeFixture {
     ASSERT_TRUE(link.ok()) << link.status();
     client_.reset();
     link_ = *std::move(link);
-    client_ = engine_.NewClient(MakeRemoteTransport(link_->endpoint().ToString()));
+    client_ = engine_.NewClient(MakeRemoteTransport(link_->endpoint().ToString(), GetParam().remote));
   }
 
   void Begin(Event event) {
@@ -68,15 +78,15 @@ class EngineStallTest : public NodeFixture {
   std::unique_ptr<Client> client_;
 };
 
-TEST_F(EngineStallTest, TheEngineGoesOnWithinItsDeadlineEveryTimeAndGivesTheSameAnswer) {
+TEST_P(EngineStallTest, TheEngineGoesOnWithinItsDeadlineEveryTimeAndGivesTheSameAnswer) {
   const auto alone = engine_.Run(nullptr, {});
   LoadingController controller;
   std::mt19937 random(1);
   int disturbed = 0;
-  for (int request = 0; request < kRequests; ++request) {
-    const auto event = static_cast<Event>(request % 3);
-    SCOPED_TRACE(testing::Message() << "request " << request << ", event " << request % 3);
-    const auto after = std::chrono::microseconds(random() % 12'000);
+  for (int request = 0; request < GetParam().requests; ++request) {
+    const auto event = GetParam().by_link ? static_cast<Event>(request % 3) : Event::kNodeStops;
+    SCOPED_TRACE(testing::Message() << "request " << request << ", event " << static_cast<int>(event));
+    const auto after = std::chrono::microseconds(random() % (GetParam().by_link ? 12'000 : 1'000));
     std::thread disturbance([&] {
       std::this_thread::sleep_for(after);
       Begin(event);
@@ -93,12 +103,17 @@ TEST_F(EngineStallTest, TheEngineGoesOnWithinItsDeadlineEveryTimeAndGivesTheSame
     ASSERT_LE(answer.report.lookup + answer.report.fetch, kDeadline + kGrace);
     if (answer.report.reused_tokens < 24 * TinyEngine::kChunk) ++disturbed;
   }
-  EXPECT_GT(disturbed, kRequests / 10) << "events came too late to disturb anything";
+  EXPECT_GT(disturbed, GetParam().by_link ? GetParam().requests / 10 : 0) << "events came too late to disturb anything";
   // And all is well again.
   const auto healed = engine_.Run(client_.get(), {.deadline = absl::Seconds(20)});
   EXPECT_EQ(healed.report.reused_tokens, 24 * TinyEngine::kChunk);
   EXPECT_TRUE(SameBits(healed.logits, alone.logits));
 }
+
+INSTANTIATE_TEST_SUITE_P(Ways, EngineStallTest,
+                         testing::Values(Way{"bulk", {.shared_memory = false}, 200}, Way{"grpc", {.bulk = false}, 60},
+                                         Way{"shared", {}, 60, /*by_link=*/false}),
+                         [](const auto& way) { return way.param.name; });
 
 }  // namespace
 }  // namespace kdn

@@ -203,7 +203,8 @@ class HedgedTransportImpl final : public HedgedTransport {
     std::vector<size_t> order(replicas_.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     const int64_t now = absl::ToUnixNanos(Now());
-    std::ranges::stable_partition(order, [&](size_t replica) { return rests_until_nanos_[replica].load() <= now; });
+    std::stable_partition(order.begin(), order.end(),
+                          [&](size_t replica) { return rests_until_nanos_[replica].load() <= now; });
     return order;
   }
 

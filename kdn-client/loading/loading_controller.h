@@ -13,8 +13,8 @@
 //
 // The engine computes chunks from the front while others are fetched from the back, until they meet (load_race.h): each
 // side does what it is expected to be quicker at, from the engine's speed and the link's as they were seen so far, and
-// the codec by which chunks travel is picked for that (load_race.h). The
-// last token of a prompt is always left to the engine, for its logits.
+// chunks travel by the codec that suits the link. The last token of a prompt is always left to the engine, for its
+// logits.
 //
 // Thread-safety: LoadingController's methods may be called from any thread; a PrefixLoad belongs to one.
 #ifndef KDN_KDN_CLIENT_LOADING_LOADING_CONTROLLER_H_
