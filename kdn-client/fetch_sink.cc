@@ -84,7 +84,9 @@ MutableByteSpan FetchSink::Room(size_t chunk, uint32_t slab) {
   const SlabInfo& info = manifest.slabs[slab];
   if (!want_.layers.Contains(info.layer)) return {};
   const Slab arriving = SlabOf(chunk, info);
-  if (arriving.Streams()) return arriving.place.Direct();
+  // To receive into memory that the cache does not hold, and then to read it for its checksum, costs twice as much as
+  // to receive into a little memory that it does hold, and to write past it.
+  if (arriving.Streams()) return {};
   rooms_.push_back({.size = info.encoded_size, .buffer = BufferOf(info.encoded_size)});
   return rooms_.back().buffer.span().first(info.encoded_size);
 }

@@ -5,9 +5,9 @@
 //   absl::Status ended = transport->Fetch(query, deadline, sink);
 //   std::vector<ChunkOutcome> outcomes = std::move(sink).Finish(ended);
 //
-// A raw slab goes straight into its place, without a copy where a transport can receive it there (Room), with one where
-// not, unless elements change their type. Any other is gathered first, unless it comes in one part, then verified, then
-// decoded: into its place where that is in one piece, otherwise into a buffer that is then copied to where it belongs.
+// A raw slab goes straight into its place, one copy in all, unless elements change their type. Any other is gathered
+// first, unless it comes in one part, then verified, then decoded: into its place where that is in one piece, otherwise
+// into a buffer that is then copied to where it belongs.
 // What was gathered is decoded on other threads while the next slabs arrive; when they have enough to do, on this one. A
 // chunk is a hit once every slab asked for was verified and written; from then on nothing that the peer says changes it.
 //

@@ -2,11 +2,15 @@
 
 #include <algorithm>
 
+#include "kdn-client/stream_copy.h"
+
 namespace kdn {
 
 namespace {
 // Small enough that bytes just hashed are still in the first-level cache when they are copied.
 constexpr size_t kBlock = size_t{16} << 10;
+// Slabs from this size on are not wanted in the cache: there are many, and they would only push each other out of it.
+constexpr size_t kStreamFrom = size_t{64} << 10;
 }  // namespace
 
 void VerifyingWriter::Start(const SlabPlace& place) {
@@ -17,15 +21,14 @@ void VerifyingWriter::Start(const SlabPlace& place) {
 }
 
 void VerifyingWriter::Append(ByteSpan part) {
-  if (written_ < direct_.size() && part.data() == direct_.data() + written_) {
-    hasher_.Update(part);
-    written_ += part.size();
-    return;
-  }
   while (!part.empty()) {
     const ByteSpan block = part.first(std::min(part.size(), kBlock));
     hasher_.Update(block);
-    place_.Write(written_, block);
+    if (direct_.size() >= kStreamFrom && block.size() <= direct_.size() - written_) {
+      StreamCopy(block.data(), direct_.data() + written_, block.size());
+    } else {
+      place_.Write(written_, block);
+    }
     written_ += block.size();
     part = part.subspan(block.size());
   }

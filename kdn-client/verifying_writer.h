@@ -17,7 +17,7 @@ class VerifyingWriter {
  public:
   // Begins a slab. `place` must not convert, since parts may cut elements.
   void Start(const SlabPlace& place);
-  // Writes the next bytes, unless `part` is where they belong already. Bytes beyond the slab are left out.
+  // Writes the next bytes. Bytes beyond the slab are left out.
   void Append(ByteSpan part);
   // SlabChecksum of what was appended since Start.
   uint64_t Checksum() const { return hasher_.Checksum(); }

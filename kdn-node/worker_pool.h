@@ -1,8 +1,8 @@
 // WorkerPool: the threads on which a node does what may block (reading a disk, waiting for a sync), so that gRPC's own
 // threads never do. A bounded number of tasks may wait; work beyond that is refused at once rather than late.
 //
-// Idle work runs only while nothing else waits, and leaves half of the threads (one at least of several) free for what
-// may come.
+// Idle work runs only while nothing else waits, and on half of the threads at most (on the only one, if there is no
+// other).
 //
 //   WorkerPool pool(4, 1024);
 //   if (!pool.TrySubmit([=] { … })) return ResourceExhausted("the node is overloaded; retry later");

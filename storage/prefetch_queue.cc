@@ -1,6 +1,5 @@
 #include "storage/prefetch_queue.h"
 
-#include <utility>
 #include <vector>
 
 namespace kdn {
@@ -38,7 +37,7 @@ std::optional<absl::StatusOr<TierKind>> PrefetchQueue::RunOne() {
   {
     MutexLock lock(mu_);
     if (waiting_.empty()) return std::nullopt;
-    entry = std::move(waiting_.front());
+    entry = waiting_.front();
     waiting_.pop_front();
   }
   absl::StatusOr<TierKind> result = store_.Prefetch(entry.space, entry.key);

@@ -113,11 +113,11 @@ class TieredStore {
                                                            const DiskFactory& open_disk);
   virtual ~TieredStore() = default;
 
-  // Verifies manifest, sizes and, unless the caller has just done so, checksums, then holds the chunk. Storing what is there already is OK and writes
-  // nothing (but makes it durable when kDurable asks for that and it is not yet, and merges retentions); two concurrent
-  // stores of one key are one. INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts its manifest, or has expired.
-  // RESOURCE_EXHAUSTED: no room within the budgets or the space's quota. FAILED_PRECONDITION: kDurable without a disk
-  // tier.
+  // Verifies manifest, sizes and, unless the caller has just done so, checksums, then holds the chunk. Storing what is
+  // there already is OK and writes nothing (but makes it durable when kDurable asks for that and it is not yet, and
+  // merges retentions); two concurrent stores of one key are one. INVALID_ARGUMENT, DATA_LOSS: the chunk contradicts
+  // its manifest, or has expired. RESOURCE_EXHAUSTED: no room within the budgets or the space's quota.
+  // FAILED_PRECONDITION: kDurable without a disk tier.
   virtual absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums = Checksums::kToVerify) = 0;
 
   // Without moving bytes: one answer per key, in order.

@@ -30,6 +30,7 @@ struct FetchPart {
 };
 
 // What one replica sends: dropped, unless it is the one that is heard.
+// It offers no Room: what a transport writes there by itself, after it has lost, could not be stopped.
 class AttemptSink final : public SlabSink {
  public:
   AttemptSink(Race& race, Race::Attempt& attempt, const FetchPart& part)

@@ -67,7 +67,7 @@ class Fetching {
   // A slab whose bytes come behind the message, and where they go.
   struct Coming {
     const v1::BulkItem* item;
-    MutableByteSpan room;  // empty: `scratch_`
+    MutableByteSpan room;  // empty: `scratch_`, for as long as they are looked at
     uint64_t received = 0;
   };
 
@@ -91,9 +91,7 @@ class Fetching {
       data_bytes -= item.bytes();
       coming_.push_back({.item = &item, .room = receiver_.Room(item.chunk(), item.slab())});
       coming_bytes_ += item.bytes();
-      // Without a room there is only one place for them.
-      const bool enough = coming_bytes_ >= kReadBytes || coming_.size() == kMaxRooms || coming_.back().room.empty();
-      if (enough) KDN_RETURN_IF_ERROR(ReceiveComing());
+      if (coming_bytes_ >= kReadBytes || coming_.size() == kMaxRooms) KDN_RETURN_IF_ERROR(ReceiveComing());
     }
     KDN_RETURN_IF_ERROR(ReceiveComing());
     if (data_bytes > 0) return DataLoss("a frame has {} bytes that are of no slab", data_bytes);
@@ -118,11 +116,12 @@ class Fetching {
     size_t first = 0;
     while (first < coming_.size()) {
       rooms_.clear();
-      uint64_t room_bytes = 0;
-      for (size_t i = first; i < coming_.size() && room_bytes < kReadBytes; ++i) {
-        const MutableByteSpan rest = RestOf(coming_[i]);
-        rooms_.push_back(rest.first(std::min<uint64_t>(rest.size(), kReadBytes - room_bytes)));
-        room_bytes += rooms_.back().size();
+      for (size_t i = first, free = kReadBytes; i < coming_.size() && free > 0; ++i) {
+        const Coming& slab = coming_[i];
+        const uint64_t size = std::min<uint64_t>(slab.item->bytes() - slab.received, free);
+        const MutableByteSpan rest = slab.room.empty() ? scratch_.span().last(free) : slab.room.subspan(slab.received);
+        rooms_.push_back(rest.first(size));
+        free -= size;
       }
       KDN_ASSIGN_OR_RETURN(uint64_t read, socket_.ReadData(rooms_, deadline_));
       for (size_t i = 0; read > 0; ++i) {
@@ -139,12 +138,6 @@ class Fetching {
     return absl::OkStatus();
   }
 
-  MutableByteSpan RestOf(const Coming& slab) {
-    if (!slab.room.empty()) return slab.room.subspan(slab.received);
-    if (scratch_.size() == 0) scratch_ = Buffer(kReadBytes);
-    return scratch_.span().first(std::min<uint64_t>(slab.item->bytes() - slab.received, kReadBytes));
-  }
-
   BulkSocket& socket_;
   const SharedMemory* const memory_;
   const absl::Time deadline_;
@@ -152,7 +145,7 @@ class Fetching {
   std::vector<Coming> coming_;
   uint64_t coming_bytes_ = 0;
   std::vector<MutableByteSpan> rooms_;
-  Buffer scratch_;
+  Buffer scratch_{kReadBytes};
 };
 
 }  // namespace
