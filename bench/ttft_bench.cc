@@ -125,11 +125,13 @@ class Bench {
     Path path;
     path.name = link.name;
     std::string target = node_.target();
+    RemoteOptions remote;
     if (link.options.down_bits_per_second > 0) {
       path.proxy = Must(LinkProxy::Start(Must(ParseEndpoint(target)), link.options));
       target = path.proxy->endpoint().ToString();
+      remote.shared_memory = false;  // which would go past the link
     }
-    path.client = Must(Client::Create(engine::SpaceOf(*model_, SessionOptions(0)), MakeRemoteTransport(target)));
+    path.client = Must(Client::Create(engine::SpaceOf(*model_, SessionOptions(0)), MakeRemoteTransport(target, remote)));
     return path;
   }
 

@@ -88,6 +88,11 @@ NodeMetrics::NodeMetrics(TieredStore& store)
                       .Name("kdn_node_sent_bytes_total")
                       .Help("Slab bytes sent by Fetch")
                       .Register(registry_)
+                      .Add({})),
+      lent_bytes_(prometheus::BuildCounter()
+                      .Name("kdn_node_lent_bytes_total")
+                      .Help("Those of them that clients found in shared memory")
+                      .Register(registry_)
                       .Add({})) {
   auto& seconds = prometheus::BuildHistogram()
                       .Name("kdn_node_request_seconds")

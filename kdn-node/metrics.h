@@ -2,7 +2,7 @@
 // counted as they happen; the state of the tiers is read from the store when someone scrapes.
 //
 // Series (docs/operations.md explains them): kdn_node_requests_total, kdn_node_request_seconds,
-// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_recoded_bytes_total{codec},
+// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_lent_bytes_total, kdn_node_recoded_bytes_total{codec},
 // kdn_node_fetch_chunks_total, kdn_node_store_chunks_total, kdn_prefetch_chunks_total, kdn_tier_*{tier}, kdn_store_*,
 // kdn_build_info, and the gauges that AddGauge adds.
 //
@@ -59,6 +59,7 @@ class NodeMetrics final : public prometheus::Collectable {
   void CallEnded(Method method, int code, absl::Duration elapsed);
   void Received(uint64_t bytes) { received_bytes_.Increment(static_cast<double>(bytes)); }
   void Sent(uint64_t bytes) { sent_bytes_.Increment(static_cast<double>(bytes)); }
+  void Lent(uint64_t bytes) { lent_bytes_.Increment(static_cast<double>(bytes)); }
   void Fetched(MissReason result, uint64_t chunks);
   // Slab bytes, as they are sent, that a fetch had recoded to `codec`.
   void Recoded(const Codec& codec, uint64_t bytes);
@@ -89,6 +90,7 @@ class NodeMetrics final : public prometheus::Collectable {
   std::array<prometheus::Counter*, kPrefetchResultCount> prefetched_{};
   prometheus::Counter& received_bytes_;
   prometheus::Counter& sent_bytes_;
+  prometheus::Counter& lent_bytes_;
   std::vector<Gauge> gauges_;
 };
 

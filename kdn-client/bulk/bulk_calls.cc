@@ -1,5 +1,7 @@
 #include "kdn-client/bulk/bulk_calls.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -11,7 +13,9 @@ namespace kdn {
 namespace {
 
 // Read at a time, so that bytes are verified while they are in the processor's cache.
-constexpr uint64_t kReadBytes = uint64_t{256} << 10;
+constexpr uint64_t kReadBytes = BulkSocket::kScratchBytes;
+// Other threads that wait for this processor get a turn after so many bytes: a lookup should not wait for a long fetch.
+constexpr uint64_t kTurnBytes = uint64_t{1} << 20;
 // Rooms that are prepared ahead for one read.
 constexpr size_t kMaxRooms = 16;
 
@@ -67,7 +71,7 @@ class Fetching {
   // A slab whose bytes come behind the message, and where they go.
   struct Coming {
     const v1::BulkItem* item;
-    MutableByteSpan room;  // empty: `scratch_`, for as long as they are looked at
+    MutableByteSpan room;  // empty: the socket's scratch, for as long as they are looked at
     uint64_t received = 0;
   };
 
@@ -81,6 +85,7 @@ class Fetching {
         continue;
       }
       KDN_RETURN_IF_ERROR(receiver_.BeginSlab(item.chunk(), item.slab(), item.bytes()));
+      if (item.bytes() == 0) continue;
       if (item.shared()) {
         KDN_RETURN_IF_ERROR(ReceiveComing());
         lent = true;
@@ -119,11 +124,16 @@ class Fetching {
       for (size_t i = first, free = kReadBytes; i < coming_.size() && free > 0; ++i) {
         const Coming& slab = coming_[i];
         const uint64_t size = std::min<uint64_t>(slab.item->bytes() - slab.received, free);
-        const MutableByteSpan rest = slab.room.empty() ? scratch_.span().last(free) : slab.room.subspan(slab.received);
+        const MutableByteSpan rest = slab.room.empty() ? socket_.scratch().last(free) : slab.room.subspan(slab.received);
         rooms_.push_back(rest.first(size));
         free -= size;
       }
       KDN_ASSIGN_OR_RETURN(uint64_t read, socket_.ReadData(rooms_, deadline_));
+      turn_bytes_ += read;
+      if (turn_bytes_ >= kTurnBytes) {
+        sched_yield();
+        turn_bytes_ = 0;
+      }
       for (size_t i = 0; read > 0; ++i) {
         const uint64_t part = std::min<uint64_t>(read, rooms_[i].size());
         Coming& slab = coming_[first];
@@ -145,7 +155,7 @@ class Fetching {
   std::vector<Coming> coming_;
   uint64_t coming_bytes_ = 0;
   std::vector<MutableByteSpan> rooms_;
-  Buffer scratch_{kReadBytes};
+  uint64_t turn_bytes_ = 0;
 };
 
 }  // namespace
@@ -157,7 +167,7 @@ absl::Status BulkCalls::Call(absl::Time deadline, Cancellation* cancel,
     absl::Status status;
     {
       const Cancellation::Link link(cancel, [&loan] { loan.socket->Abort(); });
-      loan.socket->HasRead();
+      loan.socket->BeginCall();
       status = call(loan);
     }
     if (cancel != nullptr && cancel->cancelled()) return status.ok() ? status : Cancelled("the call was cancelled");
@@ -165,7 +175,7 @@ absl::Status BulkCalls::Call(absl::Time deadline, Cancellation* cancel,
       peer_.GiveBack(std::move(loan));
       return status;
     }
-    const bool lost_before = absl::IsUnavailable(status) && loan.used_before && !loan.socket->HasRead();
+    const bool lost_before = absl::IsUnavailable(status) && loan.used_before && !loan.socket->has_read();
     if (!lost_before || again) return status;
   }
 }

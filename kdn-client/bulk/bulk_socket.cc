@@ -18,6 +18,7 @@ namespace {
 
 constexpr short kReadable = POLLIN;
 constexpr short kWritable = POLLOUT;
+constexpr size_t kWorthWaking = size_t{64} << 10;
 
 // For poll: rounded up, so that a deadline has passed when it says so; waits are cut in slices.
 int MillisecondsUntil(absl::Time deadline) {
@@ -63,6 +64,11 @@ bool BulkSocket::Fresh() const {
   return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+MutableByteSpan BulkSocket::scratch() {
+  if (scratch_.size() == 0) scratch_ = Buffer(kScratchBytes);
+  return scratch_.span();
+}
+
 void BulkSocket::Abort() { shutdown(socket_.get(), SHUT_RDWR); }
 
 absl::Status BulkSocket::Closed() const { return Unavailable("the connection was lost"); }
@@ -76,6 +82,16 @@ absl::Status BulkSocket::Await(short events, absl::Time deadline, short* ready) 
     if (n < 0 && errno != EINTR) return Unavailable("poll: {}", std::strerror(errno));
     if (Clock::Real().Now() >= deadline) return DeadlineExceeded("the node did not answer in time");
   }
+}
+
+absl::Status BulkSocket::AwaitBytes(size_t bytes, absl::Time deadline) {
+  // A reader that is quicker than the sender would else be woken for every few packets. Never more than must come.
+  const int least = static_cast<int>(std::clamp(bytes, size_t{1}, kWorthWaking));
+  if (least != std::exchange(least_readable_, least)) {
+    setsockopt(socket_.get(), SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
+  }
+  short ready = 0;
+  return Await(kReadable, deadline, &ready);
 }
 
 absl::Status BulkSocket::Send(SocketWriter& pieces, absl::Time deadline, bool* sent_all) {
@@ -110,8 +126,7 @@ absl::Status BulkSocket::FillTo(size_t bytes, absl::Time deadline) {
       case SocketState::kBlocked:
         break;
     }
-    short ready = 0;
-    KDN_RETURN_IF_ERROR(Await(kReadable, deadline, &ready));
+    KDN_RETURN_IF_ERROR(AwaitBytes(bytes - reader_.buffered().size(), deadline));
   }
 }
 
@@ -119,14 +134,13 @@ absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
   reader_.Consume(std::exchange(unconsumed_, 0));
   KDN_RETURN_IF_ERROR(FillTo(wire::kBulkHeaderBytes, deadline));
   has_read_ = true;
-  answered_ = false;
   const absl::StatusOr<wire::BulkHeader> header =
       wire::ParseBulkHeader(reader_.buffered().first<wire::kBulkHeaderBytes>());
   if (!header.ok()) return DataLoss("{}", MessageOf(header.status()));
   const size_t size = wire::kBulkHeaderBytes + header->message_bytes;
   KDN_RETURN_IF_ERROR(FillTo(size, deadline));
   unconsumed_ = size;
-  answered_ = header->type == wire::BulkType::kAnswer;
+  answered_ = header->type == wire::BulkType::kAnswer && header->data_bytes == 0;
   return Frame{.type = header->type,
                .message = reader_.buffered().subspan(wire::kBulkHeaderBytes, header->message_bytes),
                .data_bytes = header->data_bytes};
@@ -134,6 +148,8 @@ absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
 
 absl::StatusOr<uint64_t> BulkSocket::ReadData(std::span<const MutableByteSpan> rooms, absl::Time deadline) {
   reader_.Consume(std::exchange(unconsumed_, 0));
+  size_t wanted = 0;
+  for (const MutableByteSpan& room : rooms) wanted += room.size();
   for (;;) {
     uint64_t read = 0;
     switch (reader_.ReadInto(rooms, &read)) {
@@ -144,8 +160,7 @@ absl::StatusOr<uint64_t> BulkSocket::ReadData(std::span<const MutableByteSpan> r
       case SocketState::kClosed:
         return Closed();
       case SocketState::kBlocked:
-        short ready = 0;
-        KDN_RETURN_IF_ERROR(Await(kReadable, deadline, &ready));
+        KDN_RETURN_IF_ERROR(AwaitBytes(wanted, deadline));
     }
   }
 }

@@ -51,27 +51,37 @@ class BulkSocket {
   // The next bytes of the last frame's data, into `rooms` one after another: how many, at least one.
   absl::StatusOr<uint64_t> ReadData(std::span<const MutableByteSpan> rooms, absl::Time deadline);
 
+  // Memory for received bytes that are looked at and let go. It stays with the connection, warm for the next call.
+  static constexpr size_t kScratchBytes = size_t{128} << 10;
+  MutableByteSpan scratch();
+
   // As SocketReader::TakeDescriptor.
   UniqueFd TakeDescriptor() { return reader_.TakeDescriptor(); }
 
   // What waits for this socket fails soon. From any thread.
   void Abort();
 
+  // Before each call: what follows is about this call alone.
+  void BeginCall() { has_read_ = answered_ = false; }
   // Whether the last frame was an answer: the call is over, and the connection is good for another.
   bool answered() const { return answered_; }
-  // Whether any frame has come since this was last asked.
-  bool HasRead() { return std::exchange(has_read_, false); }
+  // Whether any frame has come.
+  bool has_read() const { return has_read_; }
 
  private:
   explicit BulkSocket(UniqueFd socket) : socket_(std::move(socket)), reader_(socket_.get()) {}
 
   absl::Status Await(short events, absl::Time deadline, short* ready) const;
+  // Waits until so many bytes are there to be read, or what the kernel hands out at a time.
+  absl::Status AwaitBytes(size_t bytes, absl::Time deadline);
   absl::Status FillTo(size_t bytes, absl::Time deadline);
   absl::Status Closed() const;
 
   const UniqueFd socket_;
   SocketReader reader_;
+  Buffer scratch_;
   size_t unconsumed_ = 0;  // the last frame, whose message is still in the reader's buffer
+  int least_readable_ = 1;
   bool has_read_ = false;
   bool answered_ = false;
 };

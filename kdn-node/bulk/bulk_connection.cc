@@ -1,5 +1,6 @@
 #include "kdn-node/bulk/bulk_connection.h"
 
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -83,7 +84,9 @@ BulkConnection::Wait BulkConnection::Step() {
 }
 
 BulkConnection::Wait BulkConnection::Send() {
-  switch (writer_.SendTo(socket_.get(), &turn_bytes_)) {
+  const SocketState state = writer_.SendTo(socket_.get(), &turn_bytes_);
+  sched_yield();  // a lookup should not wait for a processor until a long fetch has used up its time
+  switch (state) {
     case SocketState::kReady:
       return Wait::kForTurn;
     case SocketState::kBlocked:
@@ -240,8 +243,8 @@ void BulkConnection::GoOnFetching() {
     BulkBatch batch = fetch_->Next();
     Queue(batch.frame);
     for (SharedBuffer& bytes : batch.data) writer_.Add(std::move(bytes));
-    // The peer counts all batches, so one without shared slabs has its place too.
-    if (local_) lent_.push_back({.slabs = std::move(batch.lent), .bytes = batch.lent_bytes});
+    // The peer gives back batches of which it was lent something, and no others.
+    if (!batch.lent.empty()) lent_.push_back({.slabs = std::move(batch.lent), .bytes = batch.lent_bytes});
     lent_bytes_ += batch.lent_bytes;
     if (!fetch_->done()) return;
   }

@@ -48,6 +48,7 @@ BulkBatch BulkFetch::Next() {
     }
   }
   state_.metrics.Sent(bytes);
+  state_.metrics.Lent(batch.lent_bytes);
   batch.frame = wire::EncodeBulkFrame(wire::BulkType::kSlabs, slabs, inline_bytes);
   return batch;
 }

@@ -246,7 +246,8 @@ class BulkServerImpl final : public BulkServer {
       case BulkConnection::Wait::kToRead:
         return Watch(connection.socket(), number, EPOLLIN | EPOLLRDHUP | EPOLLONESHOT);
       case BulkConnection::Wait::kToWrite:
-        return Watch(connection.socket(), number, EPOLLOUT | EPOLLRDHUP | EPOLLONESHOT);
+        // Not EPOLLRDHUP: a peer that sends nothing more may still read, and would be ready all the time.
+        return Watch(connection.socket(), number, EPOLLOUT | EPOLLONESHOT);
       case BulkConnection::Wait::kForTurn:
         return Watch(connection.socket(), number, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLONESHOT);
       case BulkConnection::Wait::kOver:

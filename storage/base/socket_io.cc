@@ -33,9 +33,12 @@ UniqueFd DescriptorIn(msghdr& message) {
   UniqueFd found;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    int descriptor = -1;
-    std::memcpy(&descriptor, CMSG_DATA(c), sizeof descriptor);
-    found = UniqueFd(descriptor);
+    // Where there is room for one, alignment may make room for two: the last is kept, the others are closed.
+    for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= c->cmsg_len; at += sizeof(int)) {
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(c) + at, sizeof descriptor);
+      found = UniqueFd(descriptor);
+    }
   }
   return found;
 }
