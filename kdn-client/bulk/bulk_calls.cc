@@ -163,14 +163,16 @@ class Fetching {
 absl::Status BulkCalls::Call(absl::Time deadline, Cancellation* cancel,
                              const std::function<absl::Status(BulkPeer::Loan&)>& call) {
   for (bool again = false;; again = true) {
-    KDN_ASSIGN_OR_RETURN(BulkPeer::Loan loan, peer_.Take(deadline, /*fresh=*/again));
-    absl::Status status;
-    {
-      const Cancellation::Link link(cancel, [&loan] { loan.socket->Abort(); });
-      loan.socket->BeginCall();
-      status = call(loan);
+    absl::StatusOr<BulkPeer::Loan> taken = peer_.Take(deadline, cancel, /*fresh=*/again);
+    absl::Status status = taken.status();
+    if (taken.ok()) {
+      const Cancellation::Link link(cancel, [&taken] { taken->socket->Abort(); });
+      taken->socket->BeginCall();
+      status = call(*taken);
     }
     if (cancel != nullptr && cancel->cancelled()) return status.ok() ? status : Cancelled("the call was cancelled");
+    if (!taken.ok()) return status;
+    BulkPeer::Loan& loan = *taken;
     if (loan.socket->answered()) {
       peer_.GiveBack(std::move(loan));
       return status;

@@ -41,7 +41,7 @@ bool BulkPeer::MaySpeak() const {
   return Now() >= silent_until_;
 }
 
-absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, bool fresh) {
+absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation* cancel, bool fresh) {
   std::string local_name;
   {
     MutexLock lock(mu_);
@@ -58,14 +58,14 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, bool fresh) {
     local_name = local_name_;
   }
   if (!local_name.empty()) {
-    absl::StatusOr<Loan> loan = ConnectLocally(local_name, deadline);
+    absl::StatusOr<Loan> loan = ConnectLocally(local_name, deadline, cancel);
     if (loan.ok()) return loan;
     // The node may have been started anew, under another name.
     MutexLock lock(mu_);
     if (local_name_ == local_name) local_name_.clear();
   }
   KDN_ASSIGN_OR_RETURN(std::unique_ptr<BulkSocket> socket, ConnectRemotely(deadline));
-  absl::StatusOr<Greeting> greeting = Greet(*socket, deadline);
+  absl::StatusOr<Greeting> greeting = Greet(*socket, deadline, cancel);
   if (absl::IsUnimplemented(greeting.status())) {
     MutexLock lock(mu_);
     silent_until_ = Now() + kAskAgain;
@@ -75,7 +75,7 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, bool fresh) {
   const bool near = options_.shared_memory && !welcome.local_socket().empty() && welcome.machine() == ThisMachine();
   if (near && !ThisMachine().empty()) {
     // Of another user's node, or one in another network namespace, the slabs come by this connection.
-    absl::StatusOr<Loan> loan = ConnectLocally(welcome.local_socket(), deadline);
+    absl::StatusOr<Loan> loan = ConnectLocally(welcome.local_socket(), deadline, cancel);
     if (loan.ok()) return loan;
   }
   return Loan{.socket = std::move(socket), .memory = nullptr, .used_before = false};
@@ -102,10 +102,11 @@ absl::StatusOr<std::unique_ptr<BulkSocket>> BulkPeer::ConnectRemotely(absl::Time
   return socket;
 }
 
-absl::StatusOr<BulkPeer::Loan> BulkPeer::ConnectLocally(const std::string& name, absl::Time deadline) {
+absl::StatusOr<BulkPeer::Loan> BulkPeer::ConnectLocally(const std::string& name, absl::Time deadline,
+                                                        Cancellation* cancel) {
   KDN_ASSIGN_OR_RETURN(const SocketAddress address, LocalName(name));
   KDN_ASSIGN_OR_RETURN(std::unique_ptr<BulkSocket> socket, BulkSocket::Connect(address, deadline));
-  KDN_ASSIGN_OR_RETURN(const Greeting greeting, Greet(*socket, deadline));
+  KDN_ASSIGN_OR_RETURN(const Greeting greeting, Greet(*socket, deadline, cancel));
   MutexLock lock(mu_);
   if (local_name_ != name || memory_ == nullptr) {
     KDN_ASSIGN_OR_RETURN(memory_, SharedMemory::Map(greeting.memory, greeting.welcome.shared_bytes()));
@@ -114,7 +115,8 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::ConnectLocally(const std::string& name,
   return Loan{.socket = std::move(socket), .memory = memory_, .used_before = false};
 }
 
-absl::StatusOr<BulkPeer::Greeting> BulkPeer::Greet(BulkSocket& socket, absl::Time deadline) {
+absl::StatusOr<BulkPeer::Greeting> BulkPeer::Greet(BulkSocket& socket, absl::Time deadline, Cancellation* cancel) {
+  const Cancellation::Link link(cancel, [&socket] { socket.Abort(); });
   v1::BulkHello hello;
   hello.set_version(wire::kBulkVersion);
   const std::string opening = std::string(wire::kBulkPreface) + wire::EncodeBulkFrame(wire::BulkType::kHello, hello);
@@ -123,10 +125,10 @@ absl::StatusOr<BulkPeer::Greeting> BulkPeer::Greet(BulkSocket& socket, absl::Tim
   // Whoever takes this for broken HTTP/2 says so in its own way, or just closes.
   const absl::Status other = Unimplemented("it does not speak the bulk protocol");
   if (absl::IsDeadlineExceeded(frame.status())) return frame.status();
+  if (cancel != nullptr && cancel->cancelled()) return Cancelled("the call was cancelled");
   if (!frame.ok() || frame->type != wire::BulkType::kWelcome || frame->data_bytes > 0) return other;
   Greeting greeting;
-  const bool parsed =
-      greeting.welcome.ParseFromArray(frame->message.data(), static_cast<int>(frame->message.size()));
+  const bool parsed = greeting.welcome.ParseFromArray(frame->message.data(), static_cast<int>(frame->message.size()));
   if (!parsed || greeting.welcome.version() != wire::kBulkVersion) return other;
   greeting.memory = socket.TakeDescriptor();
   return greeting;

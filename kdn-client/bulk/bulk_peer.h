@@ -21,6 +21,7 @@
 #include "kdn-client/bulk/bulk_socket.h"
 #include "kdn-client/bulk/node_address.h"
 #include "kdn-client/bulk/shared_memory.h"
+#include "kdn-client/cancellation.h"
 #include "storage/base/mutex.h"
 
 namespace kdn {
@@ -44,24 +45,24 @@ class BulkPeer {
   bool MaySpeak() const;
 
   // UNIMPLEMENTED: it does not speak the bulk protocol. UNAVAILABLE: it is away; while the network does not even say
-  // so, calls fail at once for up to half a second. `fresh`: a connection that nobody has used.
-  absl::StatusOr<Loan> Take(absl::Time deadline, bool fresh = false);
+  // so, calls fail at once for up to half a second. CANCELLED: by `cancel`. `fresh`: a connection that nobody has used.
+  absl::StatusOr<Loan> Take(absl::Time deadline, Cancellation* cancel = nullptr, bool fresh = false);
   void GiveBack(Loan loan);
 
  private:
   struct Greeting;
 
-  absl::StatusOr<Loan> ConnectLocally(const std::string& name, absl::Time deadline);
+  absl::StatusOr<Loan> ConnectLocally(const std::string& name, absl::Time deadline, Cancellation* cancel);
   absl::StatusOr<std::unique_ptr<BulkSocket>> ConnectRemotely(absl::Time deadline);
-  static absl::StatusOr<Greeting> Greet(BulkSocket& socket, absl::Time deadline);
+  static absl::StatusOr<Greeting> Greet(BulkSocket& socket, absl::Time deadline, Cancellation* cancel);
 
   const Options options_;
   NodeAddress address_;
 
   mutable Mutex mu_;
-  std::vector<Loan> idle_ ABSL_GUARDED_BY(mu_);  // the last used last
-  absl::Time silent_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();    // it does not speak the protocol
-  absl::Time away_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();      // nothing answers
+  std::vector<Loan> idle_ ABSL_GUARDED_BY(mu_);                          // the last used last
+  absl::Time silent_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // it does not speak the protocol
+  absl::Time away_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();    // nothing answers
   absl::Duration next_pause_ ABSL_GUARDED_BY(mu_) = absl::Milliseconds(100);
   // The node's local socket, once known to be this machine's, and what is mapped of it.
   std::string local_name_ ABSL_GUARDED_BY(mu_);

@@ -54,6 +54,7 @@ absl::StatusOr<std::unique_ptr<BulkSocket>> BulkSocket::Connect(const SocketAddr
     getsockopt(socket->socket_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
     if (error != 0) return Unavailable("{}", std::strerror(error));
   }
+  KeepShortWithinMachine(socket->socket_.get());
   return socket;
 }
 
@@ -73,6 +74,11 @@ void BulkSocket::Abort() { shutdown(socket_.get(), SHUT_RDWR); }
 
 absl::Status BulkSocket::Closed() const { return Unavailable("the connection was lost"); }
 
+absl::Status BulkSocket::CheckTime(absl::Time deadline) {
+  if (Clock::Real().Now() < deadline) return absl::OkStatus();
+  return DeadlineExceeded("the node did not answer in time");
+}
+
 absl::Status BulkSocket::Await(short events, absl::Time deadline, short* ready) const {
   for (;;) {
     pollfd wait = {.fd = socket_.get(), .events = events, .revents = 0};
@@ -80,7 +86,7 @@ absl::Status BulkSocket::Await(short events, absl::Time deadline, short* ready) 
     *ready = wait.revents;
     if (n > 0) return absl::OkStatus();
     if (n < 0 && errno != EINTR) return Unavailable("poll: {}", std::strerror(errno));
-    if (Clock::Real().Now() >= deadline) return DeadlineExceeded("the node did not answer in time");
+    KDN_RETURN_IF_ERROR(CheckTime(deadline));
   }
 }
 
@@ -131,6 +137,7 @@ absl::Status BulkSocket::FillTo(size_t bytes, absl::Time deadline) {
 }
 
 absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
+  KDN_RETURN_IF_ERROR(CheckTime(deadline));
   reader_.Consume(std::exchange(unconsumed_, 0));
   KDN_RETURN_IF_ERROR(FillTo(wire::kBulkHeaderBytes, deadline));
   has_read_ = true;
@@ -147,6 +154,7 @@ absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
 }
 
 absl::StatusOr<uint64_t> BulkSocket::ReadData(std::span<const MutableByteSpan> rooms, absl::Time deadline) {
+  KDN_RETURN_IF_ERROR(CheckTime(deadline));
   reader_.Consume(std::exchange(unconsumed_, 0));
   size_t wanted = 0;
   for (const MutableByteSpan& room : rooms) wanted += room.size();

@@ -71,6 +71,8 @@ class BulkSocket {
  private:
   explicit BulkSocket(UniqueFd socket) : socket_(std::move(socket)), reader_(socket_.get()) {}
 
+  // For what may go on for ever without a wait.
+  static absl::Status CheckTime(absl::Time deadline);
   absl::Status Await(short events, absl::Time deadline, short* ready) const;
   // Waits until so many bytes are there to be read, or what the kernel hands out at a time.
   absl::Status AwaitBytes(size_t bytes, absl::Time deadline);

@@ -27,6 +27,7 @@
 #include "kdn-node/bulk/listen_socket.h"
 #include "proto/wire/bulk_frame.h"
 #include "storage/base/mutex.h"
+#include "storage/base/socket_io.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -186,6 +187,7 @@ class BulkServerImpl final : public BulkServer {
     if (local && !IsOwn(socket.get())) return;
     if (!local) {
       SetTcpOptions(socket.get());
+      KeepShortWithinMachine(socket.get());
       SetLeastReadable(socket.get(), static_cast<int>(wire::kBulkPreface.size()));
     }
     const int fd = socket.get();

@@ -1,5 +1,7 @@
 #include "storage/base/socket_io.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -149,6 +151,23 @@ SocketState SocketWriter::SendTo(int socket, uint64_t* sent) {
     }
   }
   return SocketState::kReady;
+}
+
+void KeepShortWithinMachine(int socket) {
+  constexpr int kSendBuffer = 256 << 10;
+  constexpr uint32_t kLoopbackNetwork = 127;
+  sockaddr_storage peer = {};
+  socklen_t size = sizeof peer;
+  if (getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return;
+  bool within = false;
+  if (peer.ss_family == AF_INET) {
+    within = ntohl(reinterpret_cast<const sockaddr_in&>(peer).sin_addr.s_addr) >> 24 == kLoopbackNetwork;
+  } else if (peer.ss_family == AF_INET6) {
+    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
+    within = IN6_IS_ADDR_LOOPBACK(&address) ||
+             (IN6_IS_ADDR_V4MAPPED(&address) && address.s6_addr[12] == kLoopbackNetwork);
+  }
+  if (within) setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
 }
 
 bool SendWithDescriptor(int socket, ByteSpan bytes, int descriptor) {

@@ -75,6 +75,11 @@ class SocketWriter {
   size_t offset_ = 0;  // how much of the first piece is sent
 };
 
+// For a TCP connection within this machine: lets so little be under way that it is still in the processor's caches when
+// it is read. The kernel would else let megabytes pile up, which gain nothing where there is no distance. Does nothing
+// to other connections.
+void KeepShortWithinMachine(int socket);
+
 // Sends `bytes`, a few, with a descriptor. False when the socket does not take them at once.
 bool SendWithDescriptor(int socket, ByteSpan bytes, int descriptor);
 

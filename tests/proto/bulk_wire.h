@@ -46,8 +46,6 @@ inline UniqueFd ConnectTo(uint16_t port, int receive_bytes = 0) {
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return {};
-  constexpr int kOn = 1;
-  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &kOn, sizeof kOn);
   return fd;
 }
 
@@ -81,6 +79,8 @@ class BulkWire {
     const timeval longest = {.tv_sec = 30, .tv_usec = 0};
     setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof longest);
     setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &longest, sizeof longest);
+    constexpr int kOn = 1;
+    setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &kOn, sizeof kOn);
   }
 
   int fd() const { return fd_.get(); }
