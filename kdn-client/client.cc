@@ -10,6 +10,7 @@
 #include "kdn-client/chunk_encoder.h"
 #include "kdn-client/fetch_sink.h"
 #include "kdn-client/kv_view.h"
+#include "kdn-client/processor_time.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
 
@@ -28,12 +29,6 @@ std::vector<ChunkKey> KeysOf(std::span<const ChunkRef> chunks) {
 
 absl::Status OutOfTime(absl::Duration deadline) {
   return DeadlineExceeded("no time was given: the deadline is {} ms", absl::ToDoubleMilliseconds(deadline));
-}
-
-// Of the calling thread, since it began.
-absl::Duration ThreadProcessorTime() {
-  timespec now{};
-  return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0 ? absl::DurationFromTimespec(now) : absl::ZeroDuration();
 }
 
 // Encodes chunks and sends them in batches, so that memory stays bounded however many there are.
@@ -147,7 +142,7 @@ class ClientImpl final : public Client {
     }
 
     FetchReport report;
-    report.chunks = std::move(sink).Finish(ended);
+    report.chunks = std::move(sink).Finish(ended, &report.work);
     const auto first_miss = std::find_if(report.chunks.begin(), report.chunks.end(),
                                          [](const ChunkOutcome& c) { return c.miss.reason != MissReason::kNone; });
     report.ready = static_cast<size_t>(first_miss - report.chunks.begin());
@@ -157,7 +152,7 @@ class ClientImpl final : public Client {
       report.raw_bytes += chunk.raw_bytes;
     }
     report.elapsed = Now() - begin;
-    report.work = ThreadProcessorTime() - worked_before;
+    report.work += ThreadProcessorTime() - worked_before;
     return report;
   }
 

@@ -85,7 +85,7 @@ struct FetchReport {
   uint64_t encoded_bytes = 0;
   uint64_t raw_bytes = 0;
   absl::Duration elapsed;
-  absl::Duration work;  // processor time of the calling thread: receiving, verifying, decoding and writing
+  absl::Duration work;  // processor time in this process: receiving, verifying, decoding and writing
 
   bool AllReady() const { return ready == chunks.size(); }
 };

@@ -9,6 +9,7 @@
 
 #include "kdn-client/call_rules.h"
 #include "kdn-client/decode_pool.h"
+#include "kdn-client/processor_time.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -120,12 +121,13 @@ void FetchSink::OnMiss(size_t chunk, const Miss& miss) {
   Fail(chunk, miss.reason == MissReason::kNone ? MissReason::kProtocol : miss.reason, miss.detail);
 }
 
-std::vector<ChunkOutcome> FetchSink::Finish(const absl::Status& fetch) && {
+std::vector<ChunkOutcome> FetchSink::Finish(const absl::Status& fetch, absl::Duration* work_apart) && {
   {
     MutexLock lock(mu_);
     while (decoding_ > 0) decoded_one_.Wait(mu_);
   }
   CompleteDecoded();
+  if (work_apart != nullptr) *work_apart = work_apart_;
   Miss cause = MissFromCall(fetch);
   if (fetch.ok()) cause = {MissReason::kProtocol, "the stream ended before the chunk was whole"};
   std::vector<ChunkOutcome> outcomes;
@@ -238,11 +240,13 @@ void FetchSink::DecodeGathered(const Slab& slab, Buffer encoded) {
   ++arrival.decoding;
   // The job holds the manifest that the slab is described in.
   auto job = std::make_shared<Decoded>(
-      Decoded{.slab = slab, .manifest = arrival.manifest, .status = {}, .encoded = std::move(encoded)});
+      Decoded{.slab = slab, .manifest = arrival.manifest, .status = {}, .work = {}, .encoded = std::move(encoded)});
   RunOnDecodeThread([this, job = std::move(job), size] {
+    const absl::Duration begin = ThreadProcessorTime();
     Buffer scratch;
     const Slab& of = job->slab;
     job->status = Decode(*of.info, *of.codec, of.place, job->encoded.span().first(size), scratch);
+    job->work = ThreadProcessorTime() - begin;
     MutexLock lock(mu_);
     done_.push_back(std::move(*job));
     --decoding_;
@@ -258,6 +262,7 @@ void FetchSink::CompleteDecoded() {
   }
   for (Decoded& decoded : done) {
     --arrivals_[decoded.slab.chunk].decoding;
+    work_apart_ += decoded.work;
     Complete(decoded.slab, decoded.status);
     spare_.push_back(std::move(decoded.encoded));
   }

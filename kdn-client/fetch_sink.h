@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "kdn-client/client.h"
 #include "kdn-client/kv_view.h"
 #include "kdn-client/transport.h"
@@ -54,8 +55,9 @@ class FetchSink final : public SlabSink {
   void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) override;
   void OnMiss(size_t chunk, const Miss& miss) override;
 
-  // How each chunk ended, given how the fetch ended: what is not whole by now is a miss.
-  std::vector<ChunkOutcome> Finish(const absl::Status& fetch) &&;
+  // How each chunk ended, given how the fetch ended: what is not whole by now is a miss. `*work_apart`, unless null, is
+  // the processor time of other threads that went into it.
+  std::vector<ChunkOutcome> Finish(const absl::Status& fetch, absl::Duration* work_apart = nullptr) &&;
 
  private:
   enum class Phase : uint8_t { kAwaited, kArriving, kHit, kMissed };
@@ -90,6 +92,7 @@ class FetchSink final : public SlabSink {
     Slab slab;
     ManifestPtr manifest;  // that the slab is described in
     absl::Status status;
+    absl::Duration work;
     Buffer encoded;
   };
 
@@ -124,6 +127,7 @@ class FetchSink final : public SlabSink {
   Buffer gathered_;              // of the open slab, where its parts are copied
   Buffer decoded_;               // reused from slab to slab
   std::vector<Buffer> spare_;
+  absl::Duration work_apart_;
 
   Mutex mu_;
   CondVar decoded_one_;

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -70,7 +71,20 @@ std::shared_ptr<SharedArena> MakeArena(const NodeFlags& flags) {
   return nullptr;
 }
 
+// As many files as the system lets this process have: every connection is one.
+void RaiseFileLimit(size_t connections) {
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  if (files.rlim_max < connections) {
+    spdlog::warn("the system allows {} open files, --max-connections is {}; raise LimitNOFILE or ulimit -n",
+                 files.rlim_max, connections);
+  }
+}
+
 absl::Status Serve(NodeFlags flags) {
+  RaiseFileLimit(flags.server.max_connections);
   const sigset_t stop_signals = BlockStopSignals();
   flags.store.arena = MakeArena(flags);
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));

@@ -48,12 +48,13 @@ BulkConnection::BulkConnection(ServiceState& state, const BulkIdentity& identity
 void BulkConnection::Abort() { shutdown(socket_.get(), SHUT_RDWR); }
 
 BulkConnection::Wait BulkConnection::Run() {
-  due_.store(Time::max().time_since_epoch().count(), std::memory_order_relaxed);  // it is this node's turn
+  // It is this node's turn. The thread that ran this last stored what is acquired here.
+  due_.exchange(Time::max().time_since_epoch().count(), std::memory_order_acquire);
   turn_bytes_ = 0;
   Wait wait = Step();
   while (wait == Wait::kForTurn && turn_bytes_ < kTurnBytes) wait = Step();
   if (wait == Wait::kToRead) reader_.Trim();
-  due_.store(DueAfter(wait).time_since_epoch().count(), std::memory_order_relaxed);
+  due_.store(DueAfter(wait).time_since_epoch().count(), std::memory_order_release);
   return wait;
 }
 

@@ -2,7 +2,7 @@
 // gRPC and the bulk protocol share one port.
 //
 // A few threads serve all connections: a thread takes whichever is ready, does what there is to do, disks included, and
-// turns to the next. A connection that only waits costs its socket and less than a kilobyte.
+// turns to the next. A connection that only waits costs its socket and about two kilobytes.
 //
 // Shared memory is lent to processes of the node's own user alone: the kernel says who a peer of the local socket is.
 //

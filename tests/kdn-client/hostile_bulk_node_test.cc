@@ -395,6 +395,7 @@ TEST_P(HostileBulkNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
     node_->Serve(Answering(Honest()));
     EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone));
   }
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileBulkNodeTest, SizesThatOnlyFitWhenTheyWrapAroundAreABreach) {
@@ -428,6 +429,7 @@ TEST_P(HostileBulkNodeTest, AChunkThatIsWholeIsNotOverwrittenByALaterLie) {
     return SendAnswer(wire);
   }));
   EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone));
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileBulkNodeTest, AChunkThatIsAnnouncedTwiceBeforeItIsWholeIsAMiss) {
@@ -525,6 +527,7 @@ TEST_P(HostileBulkNodeTest, ANodeThatDiesMidwayLeavesTheHits) {
         << at;
     EXPECT_THAT(report.chunks[1].miss.detail, HasSubstr("node 127.0.0.1:"));
   }
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileBulkNodeTest, ANodeThatStallsMidwayCostsNoMoreThanTheDeadline) {
@@ -546,6 +549,7 @@ TEST_P(HostileBulkNodeTest, ANodeThatStallsMidwayCostsNoMoreThanTheDeadline) {
     EXPECT_THAT(Reasons(report), ElementsAre(MissReason::kNone, MissReason::kDeadline, MissReason::kDeadline)) << at;
     EXPECT_LT(report.elapsed, absl::Seconds(10));
   }
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileBulkNodeTest, AnErrorMidwayIsTheReasonOfTheRest) {
@@ -586,6 +590,7 @@ TEST_P(HostileBulkNodeTest, AFloodEndsWithTheDeadline) {
     EXPECT_THAT(Reasons(report), ElementsAre(MissReason::kNone, MissReason::kNotFound, MissReason::kDeadline));
     EXPECT_LT(report.elapsed, absl::Seconds(5));
   }
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileBulkNodeTest, WhatIsSaidBehindAnAnswerIsNotForTheNextCall) {
@@ -763,16 +768,16 @@ TEST_P(HostileBulkNodeTest, ACancelledFetchReturnsSoon) {
   for (const ChunkRef& ref : refs_) keys.push_back(ref.key);
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
-    std::promise<void> stalling;
-    node_->Serve([&](BulkWire& wire, bool) {
-      c.before_the_stall(wire);
-      stalling.set_value();
+    const auto stalling = std::make_shared<std::promise<void>>();
+    node_->Serve([stalling, before_the_stall = c.before_the_stall](BulkWire& wire, bool) {
+      before_the_stall(wire);
+      stalling->set_value();
       AwaitEnd(wire);
     });
     const std::shared_ptr<Transport> transport = TransportTo({.shared_memory = false});
     Cancellation cancel;
-    std::thread canceller([&] {
-      stalling.get_future().wait();
+    std::thread canceller([&cancel, stalling] {
+      stalling->get_future().wait();
       cancel.Cancel();
     });
     OpenSink sink;
@@ -791,6 +796,7 @@ TEST_P(HostileBulkNodeTest, ACancelledFetchReturnsSoon) {
   FetchQuery query = {.space = client_->space_id(), .keys = keys, .cancel = &cancelled};
   EXPECT_TRUE(
       absl::IsCancelled(TransportTo({.shared_memory = false})->Fetch(query, absl::Now() + absl::Seconds(10), sink)));
+  node_.reset();  // its scripts use what is above
 }
 
 // A fake node that also lends shared memory.
@@ -866,6 +872,7 @@ TEST_P(HostileSharedNodeTest, SharedSlabsAreReadAndGivenBack) {
       },
       Never()));
   for (int i = 0; i < 3; ++i) EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone)) << i;
+  node_.reset();  // its scripts use what is above
 }
 
 TEST_P(HostileSharedNodeTest, SlabsOutsideOfMemoryAreABreach) {
@@ -876,7 +883,7 @@ TEST_P(HostileSharedNodeTest, SlabsOutsideOfMemoryAreABreach) {
     Batch first = Shared(0);
     node_->Serve(Lending(
         arena_->fd(), arena_->size(),
-        [&](BulkWire& wire, const v1::BulkCall&) {
+        [first, beyond](BulkWire& wire, const v1::BulkCall&) {
           first.Send(wire);
           beyond.Send(wire);
           AwaitEnd(wire);
@@ -904,6 +911,7 @@ TEST_P(HostileSharedNodeTest, OtherBytesThanTheManifestSaysAreCorrupt) {
       },
       Never()));
   EXPECT_THAT(Reasons(Fetch()), ElementsAre(MissReason::kNone, MissReason::kCorrupt, MissReason::kNone));
+  node_.reset();  // its scripts use what is above
 }
 
 // Memory that might end this process when it is read is not mapped; slabs come by TCP.
@@ -952,19 +960,19 @@ TEST_P(HostileSharedNodeTest, ACancelledFetchReturnsSoon) {
   std::vector<ChunkKey> keys;
   for (const ChunkRef& ref : refs_) keys.push_back(ref.key);
   const Batch first = Shared(0);
-  std::promise<void> stalling;
+  const auto stalling = std::make_shared<std::promise<void>>();
   node_->Serve(Lending(
       arena_->fd(), arena_->size(),
-      [&](BulkWire& wire, const v1::BulkCall&) {
+      [stalling, first](BulkWire& wire, const v1::BulkCall&) {
         first.Send(wire);
-        stalling.set_value();
+        stalling->set_value();
         AwaitEnd(wire);
         return false;
       },
       Never()));
   Cancellation cancel;
-  std::thread canceller([&] {
-    stalling.get_future().wait();
+  std::thread canceller([&cancel, stalling] {
+    stalling->get_future().wait();
     cancel.Cancel();
   });
   OpenSink sink;
