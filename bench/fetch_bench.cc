@@ -44,6 +44,7 @@ struct Options {
   std::vector<uint64_t> kib = {64, 256, 1024, 4096, 16384};
   int lookups = 2000;
   LinkEmulator emulator = LinkEmulator::kAuto;
+  std::string repeat;
 
   bool Has(const char* part) const { return std::ranges::find(parts, part) != parts.end(); }
 };
@@ -124,6 +125,7 @@ class SlabBench {
     for (Contender* contender : {static_cast<Contender*>(&get), static_cast<Contender*>(&pipelined)}) {
       KDN_RETURN_IF_ERROR(contender->All());
     }
+    if (!options_.repeat.empty()) return Repeat(contenders);
     std::vector<double> stream;
     KDN_RETURN_IF_ERROR(
         RunRounds(contenders, data, options_.rounds, std::min(options_.calls, 2 * data.slabs()), [&]() -> absl::Status {
@@ -142,6 +144,18 @@ class SlabBench {
                         .stream_gbps = Quantile(stream, 0.5)});
     KDN_RETURN_IF_ERROR(DeleteAll(*owner, data));
     return redis_.Clear();
+  }
+
+  // Nothing but one contender, for a profiler to look at.
+  absl::Status Repeat(const std::vector<Contender*>& contenders) const {
+    for (Contender* contender : contenders) {
+      if (contender->name() != options_.repeat) continue;
+      for (const absl::Time end = absl::Now() + absl::Seconds(5); absl::Now() < end;) {
+        KDN_RETURN_IF_ERROR(contender->All());
+      }
+      return absl::OkStatus();
+    }
+    return InvalidArgument("--repeat: there is no contender '{}'", options_.repeat);
   }
 
   // The rows that compare, below all that are compared.
@@ -256,6 +270,9 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
   app.add_option("--kib", options.kib, "Sizes of slabs in KiB, powers of two")->check(CLI::Range(64, 65536));
+  app.add_option(
+      "--repeat", options.repeat,
+      "For profilers: only runs this contender, as in \"kdn tcp\", for five seconds a size, and records nothing");
   app.add_option("--lookups", options.lookups, "Lookups, idle and beside a stream")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));
@@ -270,5 +287,5 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "bench fetch: {}\n", kdn::MessageOf(status));
     return 1;
   }
-  return report.Finish();
+  return options.repeat.empty() ? report.Finish() : 0;
 }

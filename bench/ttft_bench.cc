@@ -131,7 +131,8 @@ class Bench {
       target = path.proxy->endpoint().ToString();
       remote.shared_memory = false;  // which would go past the link
     }
-    path.client = Must(Client::Create(engine::SpaceOf(*model_, SessionOptions(0)), MakeRemoteTransport(target, remote)));
+    path.client =
+        Must(Client::Create(engine::SpaceOf(*model_, SessionOptions(0)), MakeRemoteTransport(target, remote)));
     return path;
   }
 

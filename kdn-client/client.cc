@@ -137,7 +137,8 @@ class ClientImpl final : public Client {
                                 .least = options.least,
                                 .layer_major = options.layer_major,
                                 .cancel = options.cancel,
-                                .codec = codec};
+                                .codec = codec,
+                                .heads = view.heads()};
       ended = transport_->Fetch(query, begin + options.deadline, sink);
     }
 

@@ -16,7 +16,11 @@ namespace {
 class EmbeddedFetch {
  public:
   EmbeddedFetch(TieredStore& store, const FetchQuery& query, absl::Time deadline, SlabSink& sink)
-      : store_(store), query_(query), deadline_(deadline), sink_(sink), recoder_(query.codec, query.least) {}
+      : store_(store),
+        query_(query),
+        deadline_(deadline),
+        sink_(sink),
+        recoder_(query.codec, query.least, query.heads) {}
 
   absl::Status ChunkMajor() {
     for (size_t i = 0; i < query_.keys.size(); ++i) {
@@ -59,8 +63,8 @@ class EmbeddedFetch {
   void LayerOf(size_t chunk, uint32_t layer, bool first, Accepted& accepted) {
     if (first) {
       // A manifest has the checksums of all layers, so what is recoded is recoded whole for it, and then by layer.
-      const bool recodes = query_.codec != nullptr;
-      FetchedChunk got = Read(chunk, recodes ? query_.layers : LayerRange{.begin = layer, .end = layer + 1});
+      FetchedChunk got =
+          Read(chunk, recoder_.MayChange() ? query_.layers : LayerRange{.begin = layer, .end = layer + 1});
       if (got.miss.reason != MissReason::kNone) return sink_.OnMiss(chunk, got.miss);
       const ManifestPtr stored = got.manifest;
       recoder_.Recode(got);

@@ -1,5 +1,5 @@
-// FetchReceiver: turns what a node sends for a fetch into calls to a sink, and holds the node to the protocol. Frames of
-// gRPC come by OnFrame; what comes by the bulk protocol, by the functions below it.
+// FetchReceiver: turns what a node sends for a fetch into calls to a sink, and holds the node to the protocol. Frames
+// of gRPC come by OnFrame; what comes by the bulk protocol, by the functions below it.
 //
 // Thread-safety: one thread.
 #ifndef KDN_KDN_CLIENT_FETCH_RECEIVER_H_

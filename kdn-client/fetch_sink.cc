@@ -154,7 +154,8 @@ Miss FetchSink::Examine(const ChunkRef& asked, const Manifest& manifest) const {
                         manifest.first_token, manifest.tokens, manifest.parent.ToShortHex(), asked.first_token,
                         asked.tokens, asked.parent.ToShortHex())};
   }
-  if (const absl::Status fits = CheckGeometry(manifest, id_, space_); !fits.ok()) {
+  const bool all_heads = view_.heads() == HeadRange();
+  if (const absl::Status fits = CheckGeometry(all_heads ? manifest : Uncut(manifest), id_, space_); !fits.ok()) {
     return {MissReason::kGeometry, MessageOf(fits)};
   }
   if (manifest.fidelity < want_.least) {
@@ -176,6 +177,16 @@ Miss FetchSink::Examine(const ChunkRef& asked, const Manifest& manifest) const {
     }
   }
   return {};
+}
+
+Manifest FetchSink::Uncut(Manifest manifest) const {
+  const std::vector<SlabInfo> expected = SlabsOf(space_, manifest.tokens);
+  for (size_t i = 0; i < std::min(expected.size(), manifest.slabs.size()); ++i) {
+    if (!want_.layers.Contains(expected[i].layer)) continue;
+    uint32_t& heads = manifest.slabs[i].shape.heads;
+    if (heads == view_.HeadsIn(expected[i].layer)) heads = expected[i].shape.heads;
+  }
+  return manifest;
 }
 
 uint32_t FetchSink::NextWanted(const Manifest& manifest, uint32_t slab) const {

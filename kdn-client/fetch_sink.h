@@ -8,8 +8,9 @@
 // A raw slab goes straight into its place, one copy in all, unless elements change their type. Any other is gathered
 // first, unless it comes in one part, then verified, then decoded: into its place where that is in one piece, otherwise
 // into a buffer that is then copied to where it belongs.
-// What was gathered is decoded on other threads while the next slabs arrive; when they have enough to do, on this one. A
-// chunk is a hit once every slab asked for was verified and written; from then on nothing that the peer says changes it.
+// What was gathered is decoded on other threads while the next slabs arrive; when they have enough to do, on this one.
+// A chunk is a hit once every slab asked for was verified and written; from then on nothing that the peer says changes
+// it.
 //
 // Thread-safety: one thread at a time. Memory is written to by others too, but not after Finish.
 #ifndef KDN_KDN_CLIENT_FETCH_SINK_H_
@@ -97,6 +98,8 @@ class FetchSink final : public SlabSink {
   };
 
   Miss Examine(const ChunkRef& asked, const Manifest& manifest) const;
+  // `manifest` with slabs that have the heads alone that were asked for described as whole ones.
+  Manifest Uncut(Manifest manifest) const;
   // The first slab at or after `slab` that was asked for; the number of slabs when there is none.
   uint32_t NextWanted(const Manifest& manifest, uint32_t slab) const;
   Slab SlabOf(size_t chunk, const SlabInfo& info) const;

@@ -14,6 +14,11 @@
 // that the memory holds (`HeadRange`) and the k_dim or v_dim of the layer. Layers are numbered as in the space, from 0;
 // a layer that a call's layer range leaves out may have null for an address.
 //
+// Heads. An engine of a tensor-parallel group names those that it holds, which must be a range of every layer that a
+// call touches; where layers differ in heads, call by layer range. A fetch then asks for these heads alone, and where
+// the node can cut them out of what it has stored, no others travel. Chunks are stored whole, so memory that does not
+// hold all heads can be fetched into but not stored from.
+//
 // Element types. The memory's dtype is the space's unless it says otherwise; bf16, f16 and f32 are converted into each
 // other on the way in and on the way out. Values are rounded to nearest, ties to even; NaN stays NaN (not its payload);
 // what is beyond f16's largest value becomes an infinity. bf16 to f32 and f16 to f32 are exact, all others may round.
@@ -38,20 +43,10 @@
 #include <variant>
 #include <vector>
 
+#include "storage/chunk.h"
 #include "storage/format/kv_space.h"
 
 namespace kdn {
-
-// KV heads [begin, end) of each layer of the space, those that an engine of a tensor-parallel group holds. All of them
-// unless it says otherwise: an end left open is the layer's last head. It must be a range of every layer that a call
-// touches; where layers differ in heads, call by layer range. Chunks are stored whole, so memory that does not hold all
-// heads can be fetched into but not stored from.
-struct HeadRange {
-  uint32_t begin = 0;
-  uint32_t end = std::numeric_limits<uint32_t>::max();
-
-  friend bool operator==(const HeadRange&, const HeadRange&) = default;
-};
 
 // Positions [begin, end) of a sequence, in tokens.
 struct TokenRange {

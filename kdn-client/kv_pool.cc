@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <variant>
 
 #include "kdn-client/element_copy.h"
@@ -40,11 +41,11 @@ KvPool PoolOf(const PagedKv& kv, DType space_dtype) {
 }
 
 // The heads of a layer that are meant, none left open.
-absl::StatusOr<HeadRange> HeadsOf(const LayerRun& run, uint32_t layer, HeadRange heads) {
-  if (heads.end == HeadRange().end) heads.end = run.kv_heads;
-  if (heads.begin < heads.end && heads.end <= run.kv_heads) return heads;
+absl::StatusOr<HeadRange> HeadsOf(const LayerRun& run, uint32_t layer, const HeadRange& heads) {
+  if (const std::optional<HeadRange> closed = heads.Of(run.kv_heads); closed.has_value()) return *closed;
+  const uint32_t end = heads.end == HeadRange().end ? run.kv_heads : heads.end;
   return InvalidArgument("layer {}: it has {} heads; [{}, {}) is no range of them", layer, run.kv_heads, heads.begin,
-                         heads.end);
+                         end);
 }
 
 }  // namespace

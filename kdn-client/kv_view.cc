@@ -93,8 +93,9 @@ KvView::Taken KvView::TakenOf(uint64_t at_token, uint32_t tokens) const {
 SlabPlace KvView::Place(const SlabInfo& slab, uint64_t at_token) const {
   const LayerTensors& layer = layers_[slab.layer];
   const Taken taken = TakenOf(at_token, slab.shape.tokens);
-  const SlabPart part = {.first_head = layer.heads.begin,
-                         .heads = layer.heads.end - layer.heads.begin,
+  const uint32_t held = layer.heads.Count();
+  const SlabPart part = {.first_head = slab.shape.heads == held ? 0 : layer.heads.begin,
+                         .heads = held,
                          .first_token = taken.begin,
                          .end_token = taken.end};
   return SlabPlace(slab.shape, slab.kind == SlabKind::kV ? layer.v : layer.k, part, at_token);

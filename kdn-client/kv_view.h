@@ -36,11 +36,17 @@ class KvView {
   // has tokens to take for which memory has no room or no block.
   absl::Status CheckChunks(std::span<const ChunkRef> chunks, uint32_t token_offset) const;
 
+  // The heads that memory holds, of every layer; HeadRange() when it holds all of them.
+  HeadRange heads() const { return holds_all_heads_ ? HeadRange() : heads_; }
+  // How many they are in a layer of the view.
+  uint32_t HeadsIn(uint32_t layer) const { return layers_[layer].heads.Count(); }
+
   // INVALID_ARGUMENT unless memory holds all heads, so that whole chunks can be read.
   absl::Status CheckHoldsAllHeads() const;
 
-  // The place of a slab whose first token is at position `at_token`. `slab` must be of the space's geometry and of a
-  // layer of the view, and its chunk must have passed CheckChunks.
+  // The place of a slab whose first token is at position `at_token`. `slab` must be of the space's geometry, with all
+  // heads of its layer or with those alone that memory holds, and of a layer of the view; its chunk must have passed
+  // CheckChunks.
   SlabPlace Place(const SlabInfo& slab, uint64_t at_token) const;
 
  private:

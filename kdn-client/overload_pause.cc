@@ -21,9 +21,9 @@ absl::Status OverloadPause::Check() {
 }
 
 void OverloadPause::Note(const absl::Status& status) {
-  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) return;
+  if (!status.ok() && !absl::IsResourceExhausted(status)) return;
   MutexLock lock(mu_);
-  if (!absl::IsResourceExhausted(status)) {
+  if (status.ok()) {
     longest_ = absl::ZeroDuration();
     return;
   }

@@ -26,8 +26,7 @@ class OverloadPause {
   // RESOURCE_EXHAUSTED during a pause.
   absl::Status Check();
 
-  // RESOURCE_EXHAUSTED begins a pause, anything else that a node can say ends them; UNAVAILABLE and DEADLINE_EXCEEDED
-  // say nothing.
+  // RESOURCE_EXHAUSTED begins a pause; after OK the next one is short again. Other statuses say nothing of load.
   void Note(const absl::Status& status);
 
  private:

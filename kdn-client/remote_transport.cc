@@ -250,6 +250,10 @@ class RemoteTransport final : public Transport {
     request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
     request.set_join_frames(true);
     if (query.codec != nullptr) request.set_codec_wish(std::string(query.codec->name()));
+    if (query.heads != HeadRange()) {
+      request.mutable_heads()->set_begin(query.heads.begin);
+      request.mutable_heads()->set_end(query.heads.end == HeadRange().end ? 0 : query.heads.end);
+    }
     request.set_order(query.layer_major ? v1::FetchRequest::ORDER_LAYER_MAJOR : v1::FetchRequest::ORDER_CHUNK_MAJOR);
 
     FetchReceiver receiver(first, batch.size(), query.layers, sink);

@@ -31,6 +31,8 @@ struct FetchQuery {
   bool layer_major = false;
   Cancellation* cancel = nullptr;  // ends the fetch early with CANCELLED
   const Codec* codec = nullptr;    // as FetchOptions has it; null: as they are stored
+  // That should come alone. A slab comes with these, and a shape that says how many they are, or with all its heads.
+  HeadRange heads = {};
 };
 
 // Receives a fetch, on one thread, in the order in which it arrives. Sinks copy what they keep.
@@ -43,8 +45,8 @@ class SlabSink {
   // slab come in order, without gaps. `part` is valid for the call only.
   virtual void OnPart(size_t chunk, uint32_t slab, uint64_t offset, ByteSpan part) = 0;
   // Memory where the transport may put the bytes of an encoded slab as they come, all of it or none: OnPart is then
-  // called with parts that lie there. Asked for in the order in which slabs come; valid until OnPart got the slab's last
-  // byte, or the fetch is over. Empty: OnPart copies.
+  // called with parts that lie there. Asked for in the order in which slabs come; valid until OnPart got the slab's
+  // last byte, or the fetch is over. Empty: OnPart copies.
   virtual MutableByteSpan Room(size_t /*chunk*/, uint32_t /*slab*/) { return {}; }
   // The chunk will not come, or not to its end.
   virtual void OnMiss(size_t chunk, const Miss& miss) = 0;

@@ -16,8 +16,10 @@ namespace {
 constexpr uint64_t kMaxSlabsHeld = uint64_t{1} << 20;
 // Keys that LAYER_MAJOR looks up in one step.
 constexpr size_t kLookupBatch = 64;
-// Slab bytes that LAYER_MAJOR recodes for one call, each twice: what comes first waits for all of them.
+// Slab bytes that LAYER_MAJOR recodes for one call, each twice: what comes first waits for all of them. Bytes of which
+// heads are only copied count for less, as they take less time.
 constexpr uint64_t kMaxRecodedByLayer = uint64_t{1} << 30;
+constexpr uint64_t kCopiedCountsForOneIn = 8;
 
 // The slabs of layers [begin, end). Slabs are ordered by layer.
 std::span<const SlabInfo> SlabsIn(const Manifest& manifest, LayerRange layers) {
@@ -47,8 +49,9 @@ FetchItem HitItem(size_t chunk, const Manifest& manifest, TierKind tier) {
 class ReaderBase : public FetchReader {
  public:
   ReaderBase(TieredStore& store, FetchCall call)
-      : call_(std::move(call)), recoder_(call_.codec, call_.least), store_(store) {}
+      : call_(std::move(call)), recoder_(call_.codec, call_.least, call_.heads, store.arena()), store_(store) {}
 
+  bool recodes() const override { return recoder_.MayChange(); }
   const Codec* codec() const override { return call_.codec; }
   uint64_t recoded_bytes() const override { return recoded_bytes_; }
   const Results& results() const override { return results_; }
@@ -230,16 +233,21 @@ class LayerMajorReader final : public ReaderBase {
 
   // Finds the chunk that is to be announced next, so that it is known what recoding it takes.
   uint64_t BytesToAnnounce() {
-    if (call_.codec == nullptr) return 0;
+    if (!recodes()) return 0;
     if (!next_.has_value()) next_ = std::move(Lookup(looked_up_, 1).front());
     if (next_->miss.reason != MissReason::kNone || !recoder_.Wants(*next_->manifest, call_.layers)) return 0;
     const uint64_t bytes = recoder_.MostBytes(*next_->manifest, call_.layers);
-    return bytes <= kMaxRecodedByLayer - planned_bytes_ ? bytes : 0;
+    return WorkOf(*next_->manifest, bytes) <= kMaxRecodedByLayer - planned_bytes_ ? bytes : 0;
+  }
+
+  // What of kMaxRecodedByLayer a chunk of so many bytes takes.
+  uint64_t WorkOf(const Manifest& manifest, uint64_t bytes) const {
+    return recoder_.Codes(manifest, call_.layers) ? bytes : bytes / kCopiedCountsForOneIn;
   }
 
   // Looks up the next few chunks, one where it may be recoded, and says of each whether it will come.
   void AnnounceSome(uint64_t max_bytes, std::vector<FetchItem>& out) {
-    if (call_.codec != nullptr) {
+    if (recodes()) {
       const uint64_t bytes = BytesToAnnounce();
       FoundChunk found = *std::exchange(next_, std::nullopt);
       const size_t chunk = looked_up_++;
@@ -249,7 +257,7 @@ class LayerMajorReader final : public ReaderBase {
       FetchedChunk whole = Read(chunk, call_.layers);
       const ManifestPtr stored = whole.manifest;
       recoder_.Recode(whole);
-      planned_bytes_ += bytes;
+      planned_bytes_ += WorkOf(*found.manifest, bytes);
       return Announce(chunk, whole.miss, stored, whole.manifest, whole.tier, out);
     }
     const size_t n = std::min(kLookupBatch, chunks() - looked_up_);
@@ -304,8 +312,8 @@ class LayerMajorReader final : public ReaderBase {
   uint32_t end_ = 0;                            // one beyond the last layer that any chunk has
   size_t chunk_ = 0;                            // of the present layer
   std::vector<std::optional<OpenChunk>> open_;  // by chunk; none when there is nothing more to send of it
-  std::optional<FoundChunk> next_;              // to be announced next, once looked up; where a codec is wished for
-  uint64_t planned_bytes_ = 0;                  // of chunks that were recoded to be announced
+  std::optional<FoundChunk> next_;              // to be announced next, once looked up; where slabs may be recoded
+  uint64_t planned_bytes_ = 0;                  // of kMaxRecodedByLayer, for chunks that were recoded to be announced
   uint64_t slabs_held_ = 0;
 };
 

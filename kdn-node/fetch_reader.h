@@ -6,10 +6,11 @@
 //     for (FetchItem& item : reader->Step(/*max_bytes=*/reader->NextBytes())) Send(item);
 //   }
 //
-// Where the call wishes for a codec, slabs are recoded to it (storage/delivery_recode.h) and the manifest tells of
-// them. A manifest has all checksums, so a chunk is recoded whole before anything of it is handed out. LAYER_MAJOR,
-// which would have to keep all chunks, recodes them a second time, layer by layer, and so holds no more than it does
-// otherwise; after 1 GiB of chunks it leaves the rest as they are stored.
+// Where the call wishes for a codec or for some heads only, slabs are recoded to it or cut to them
+// (storage/delivery_recode.h) and the manifest tells of them; below, "recoded" is said of both. A manifest has all
+// checksums, so a chunk is recoded whole before anything of it is handed out. LAYER_MAJOR, which would have to keep all
+// chunks, recodes them a second time, layer by layer, and so holds no more than it does otherwise; after 1 GiB of
+// chunks it leaves the rest as they are stored, or after 8 GiB where no codec has to do with it.
 //
 // Every chunk gets exactly one result before its slabs, and a second one, with the reason, if reading fails midway.
 //
@@ -60,6 +61,9 @@ class FetchReader {
   // Reads on. At most `max_bytes`, or a single layer of one chunk where that is more. May wait for a disk, and recode
   // one chunk; a chunk for which `max_bytes` are too few is handed out as it is stored.
   virtual std::vector<FetchItem> Step(uint64_t max_bytes) = 0;
+
+  // Whether slabs may be recoded.
+  virtual bool recodes() const = 0;
 
   // The codec that was wished for, null for none, and the bytes of slabs that were recoded to it and handed out.
   virtual const Codec* codec() const = 0;

@@ -2,9 +2,9 @@
 // counted as they happen; the state of the tiers is read from the store when someone scrapes.
 //
 // Series (docs/operations.md explains them): kdn_node_requests_total, kdn_node_request_seconds,
-// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_lent_bytes_total, kdn_node_recoded_bytes_total{codec},
-// kdn_node_fetch_chunks_total, kdn_node_store_chunks_total, kdn_prefetch_chunks_total, kdn_tier_*{tier}, kdn_store_*,
-// kdn_build_info, and the gauges that AddGauge adds.
+// kdn_node_received_bytes_total, kdn_node_sent_bytes_total, kdn_node_lent_bytes_total,
+// kdn_node_recoded_bytes_total{codec}, kdn_node_fetch_chunks_total, kdn_node_store_chunks_total,
+// kdn_prefetch_chunks_total, kdn_tier_*{tier}, kdn_store_*, kdn_build_info, and the gauges that AddGauge adds.
 //
 // Thread-safety: all methods may be called from any thread, AddGauge before the first scrape.
 #ifndef KDN_KDN_NODE_METRICS_H_

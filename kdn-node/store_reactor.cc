@@ -193,7 +193,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   const ActiveStreams::Entry active_{state_.streams};
   grpc::ByteBuffer* const response_;  // gRPC's, until Finish
 
-  grpc::ByteBuffer incoming_;     // gRPC's while a read runs, then OnFrame's
+  grpc::ByteBuffer incoming_;        // gRPC's while a read runs, then OnFrame's
   size_t begun_ = 0;                 // chunks so far
   std::optional<Incoming> current_;  // the present chunk, unless it was given up
 

@@ -10,8 +10,7 @@ namespace kdn {
 
 absl::StatusOr<Upload> BeginUpload(ServiceState& state, const v1::StoreBegin& begin) {
   KDN_ASSIGN_OR_RETURN(const Ack ack, ParseAck(begin.ack()));
-  KDN_ASSIGN_OR_RETURN(ChunkAssembler assembler,
-                       ChunkAssembler::Start(AsBytes(begin.manifest()), state.store.arena()));
+  KDN_ASSIGN_OR_RETURN(ChunkAssembler assembler, ChunkAssembler::Start(AsBytes(begin.manifest()), state.store.arena()));
   ByteReservation reservation(state.uploads);
   const uint64_t bytes = assembler.manifest()->EncodedBytes();
   if (!reservation.Grow(bytes)) {
@@ -25,10 +24,8 @@ absl::StatusOr<Upload> BeginUpload(ServiceState& state, const v1::StoreBegin& be
     constexpr uint64_t kLongest = uint64_t{1} << 53;  // milliseconds; beyond it a duration loses them
     retention.expires = state.clock.Now() + absl::Milliseconds(std::min(begin.ttl_ms(), kLongest));
   }
-  return Upload{.assembler = std::move(assembler),
-                .ack = ack,
-                .retention = retention,
-                .reservation = std::move(reservation)};
+  return Upload{
+      .assembler = std::move(assembler), .ack = ack, .retention = retention, .reservation = std::move(reservation)};
 }
 
 absl::Status CommitUpload(ServiceState& state, Upload upload) {

@@ -88,6 +88,12 @@ absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request) {
     if (!codec.ok()) return Annotate(codec.status(), "codec_wish");
     call.codec = *codec;
   }
+  call.heads.begin = request.heads().begin();
+  if (request.heads().end() != 0) call.heads.end = request.heads().end();
+  if (call.heads.begin >= call.heads.end) {
+    return InvalidArgument("heads [{}, {}) are empty; end is exclusive, and 0 means to the last head", call.heads.begin,
+                           call.heads.end);
+  }
   call.join_frames = request.join_frames();
   call.frame_bytes = request.max_frame_bytes() == 0 ? wire::kDefaultFrameBytes : request.max_frame_bytes();
   if (call.frame_bytes < wire::kMinFrameBytes || call.frame_bytes > wire::kMaxFrameBytes) {

@@ -41,6 +41,7 @@ struct FetchCall {
   bool layer_major = false;
   uint32_t frame_bytes = 0;  // payload of a data frame
   bool join_frames = false;
+  HeadRange heads;               // that should travel
   const Codec* codec = nullptr;  // by which slabs should travel; null: as they are stored
 };
 absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request);

@@ -26,6 +26,12 @@ absl::Status VerifySlabs(const Chunk& chunk) {
   return absl::OkStatus();
 }
 
+std::optional<HeadRange> HeadRange::Of(uint32_t heads) const {
+  const HeadRange closed = {.begin = begin, .end = end == HeadRange().end ? heads : end};
+  if (closed.begin >= closed.end || closed.end > heads) return std::nullopt;
+  return closed;
+}
+
 std::string_view TierKindName(TierKind tier) {
   switch (tier) {
     case TierKind::kNone:

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,17 @@ struct LayerRange {
 
   bool Contains(uint32_t layer) const { return layer >= begin && layer < end; }
   friend bool operator==(const LayerRange&, const LayerRange&) = default;
+};
+
+// KV heads [begin, end) of each layer. All of them unless it says otherwise: an end left open is the layer's last head.
+struct HeadRange {
+  uint32_t begin = 0;
+  uint32_t end = std::numeric_limits<uint32_t>::max();
+
+  // The same for a layer of `heads` heads, its end not left open; nothing when it is no range of them.
+  std::optional<HeadRange> Of(uint32_t heads) const;
+  uint32_t Count() const { return end - begin; }
+  friend bool operator==(const HeadRange&, const HeadRange&) = default;
 };
 
 // Why a chunk was not delivered. An engine answers every one of them by computing. The numbers are part of the

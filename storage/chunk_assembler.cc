@@ -8,8 +8,7 @@
 
 namespace kdn {
 
-absl::StatusOr<ChunkAssembler> ChunkAssembler::Start(ByteSpan manifest_bytes,
-                                                    std::shared_ptr<BufferMemory> memory) {
+absl::StatusOr<ChunkAssembler> ChunkAssembler::Start(ByteSpan manifest_bytes, std::shared_ptr<BufferMemory> memory) {
   KDN_ASSIGN_OR_RETURN(Manifest manifest, DecodeManifest(manifest_bytes));
   return ChunkAssembler(std::make_shared<const Manifest>(std::move(manifest)), std::move(memory));
 }
@@ -17,7 +16,8 @@ absl::StatusOr<ChunkAssembler> ChunkAssembler::Start(ByteSpan manifest_bytes,
 ChunkAssembler::ChunkAssembler(ManifestPtr manifest, std::shared_ptr<BufferMemory> memory)
     : manifest_(std::move(manifest)),
       memory_(std::move(memory)),
-      slabs_(manifest_->slabs.size()), received_(manifest_->slabs.size(), 0),
+      slabs_(manifest_->slabs.size()),
+      received_(manifest_->slabs.size(), 0),
       verified_(manifest_->slabs.size(), false) {}
 
 absl::Status ChunkAssembler::Add(uint32_t slab, uint64_t offset, ByteSpan bytes) {

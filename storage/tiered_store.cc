@@ -59,7 +59,7 @@ Miss MissFromTier(const absl::Status& status) {
 class TieredStoreImpl final : public TieredStore {
  public:
   TieredStoreImpl(const TieredStoreOptions& options, const Clock& clock)
-      : options_(options), clock_(clock), leases_(clock), memory_(MemoryOptions(options), Context()) {}
+      : options_(options), clock_(clock), leases_(clock), memory_(MemoryOptions(options), Context(), options.arena) {}
 
   absl::Status Start(const DiskFactory& open_disk) {
     for (const DiskTierOptions& disk : options_.disks) {

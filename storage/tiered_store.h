@@ -127,10 +127,10 @@ class TieredStore {
   // else by and by. Concurrent fetches of the same layers read the disk once.
   virtual FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) = 0;
 
-  // Brings the chunk from the disk that holds it to memory, for whoever knows that it will soon be fetched: within budget
-  // and quota, but whatever memory's policy thinks of it. Not counted as a fetch. Returns where it was found: kMemory
-  // when there is nothing to do. NOT_FOUND: no tier has it for that space. RESOURCE_EXHAUSTED: memory has no room.
-  // DATA_LOSS, UNAVAILABLE: the disk did not give it.
+  // Brings the chunk from the disk that holds it to memory, for whoever knows that it will soon be fetched: within
+  // budget and quota, but whatever memory's policy thinks of it. Not counted as a fetch. Returns where it was found:
+  // kMemory when there is nothing to do. NOT_FOUND: no tier has it for that space. RESOURCE_EXHAUSTED: memory has no
+  // room. DATA_LOSS, UNAVAILABLE: the disk did not give it.
   virtual absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) = 0;
 
   // Erases the chunk from all tiers, pinned or not. NOT_FOUND when no tier has it, or only for another space.

@@ -20,8 +20,8 @@
 #include "integration/link/byte_queue.h"
 #include "integration/link/link_direction.h"
 #include "integration/link/link_options.h"
-#include "storage/base/unique_fd.h"
 #include "kdn-node/endpoint.h"
+#include "storage/base/unique_fd.h"
 
 namespace kdn {
 

@@ -25,7 +25,8 @@ class NodeLinkTest : public NodeFixture {
   }
 
   static std::unique_ptr<Client> ClientOf(const std::string& address) {
-    absl::StatusOr<std::unique_ptr<Client>> client = Client::Create(SmallSpace(), MakeRemoteTransport(address, {.shared_memory = false}));
+    absl::StatusOr<std::unique_ptr<Client>> client =
+        Client::Create(SmallSpace(), MakeRemoteTransport(address, {.shared_memory = false}));
     EXPECT_TRUE(client.ok()) << client.status();
     return *std::move(client);
   }

@@ -13,7 +13,7 @@ bool FetchDelivery::OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind 
   Progress& progress = progress_[chunk];
   if (progress.over) return false;
   if (progress.manifest != nullptr) {
-    if (*progress.manifest == *manifest) return true;
+    if (SameRest(progress, *manifest)) return true;
     progress.over = true;
     sink_->OnMiss(chunk, {MissReason::kInternal, "it broke off, and the next replica holds it in another encoding"});
     return false;
@@ -74,6 +74,17 @@ FetchDelivery::Rest FetchDelivery::Wanted() {
 void FetchDelivery::Close() {
   MutexLock lock(mu_);
   sink_ = nullptr;
+}
+
+// What has come already may be told of otherwise: a node describes only the layers that it is asked for as it sends
+// them.
+bool FetchDelivery::SameRest(const Progress& progress, const Manifest& manifest) const {
+  Manifest same = *progress.manifest;
+  if (same.slabs.size() != manifest.slabs.size()) return false;
+  for (uint32_t i = 0; i < same.slabs.size(); ++i) {
+    if (i < progress.slab || !layers_.Contains(same.slabs[i].layer)) same.slabs[i] = manifest.slabs[i];
+  }
+  return same == manifest;
 }
 
 // Moves on to the next slab of a layer that was asked for, this one included.

@@ -3,8 +3,8 @@
 // touched, whatever is still on its way.
 //
 // A replica that takes over sends a chunk from its beginning, or from a layer's; what the sink has of it is left out.
-// That is possible because replicas hold the same bytes. Where the manifests differ (one holds the chunk by another
-// codec), a chunk that has begun is a miss.
+// That is possible because replicas hold the same bytes. Where the manifests differ in what is still to come (one holds
+// the chunk by another codec), a chunk that has begun is a miss.
 //
 // Thread-safety: all methods may be called from any thread. The sink is used by one thread at a time.
 #ifndef KDN_KDN_CLIENT_ASYNC_FETCH_DELIVERY_H_
@@ -50,6 +50,8 @@ class FetchDelivery {
     uint64_t offset = 0;   // … from here
   };
   void SeekSlab(Progress& progress) const;
+  // Whether `manifest` tells of what is still to come of a chunk as the one that it began with does.
+  bool SameRest(const Progress& progress, const Manifest& manifest) const;
 
   const LayerRange layers_;
   Mutex mu_;

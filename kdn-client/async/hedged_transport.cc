@@ -25,6 +25,8 @@ struct FetchPart {
   LayerRange layers;
   Fidelity least;
   bool layer_major;
+  const Codec* codec;
+  HeadRange heads;
   absl::Time deadline;
   std::shared_ptr<FetchDelivery> delivery;
 };
@@ -174,6 +176,8 @@ class HedgedTransportImpl final : public HedgedTransport {
                                                       .layers = wanted.layers,
                                                       .least = query.least,
                                                       .layer_major = query.layer_major,
+                                                      .codec = query.codec,
+                                                      .heads = query.heads,
                                                       .deadline = deadline,
                                                       .delivery = delivery});
     part->keys.reserve(wanted.chunks.size());
@@ -187,7 +191,9 @@ class HedgedTransportImpl final : public HedgedTransport {
                                                 .layers = part->layers,
                                                 .least = part->least,
                                                 .layer_major = part->layer_major,
-                                                .cancel = &attempt.cancel},
+                                                .cancel = &attempt.cancel,
+                                                .codec = part->codec,
+                                                .heads = part->heads},
                                                part->deadline, sink);
     };
     const Cancellation::Link link(query.cancel, [race] { race->Stop(); });

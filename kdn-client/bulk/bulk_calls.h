@@ -32,8 +32,8 @@ class BulkCalls {
   // False while the node is known not to speak the bulk protocol. A call may find out first: UNIMPLEMENTED.
   bool MaySpeak() const { return peer_.MaySpeak(); }
 
-  // The statuses are those that NodeService gives, besides UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, and DATA_LOSS when
-  // the node breaks the protocol.
+  // The statuses are those that NodeService gives, besides UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, and DATA_LOSS
+  // when the node breaks the protocol.
   absl::StatusOr<v1::LookupResponse> Lookup(v1::LookupRequest request, absl::Time deadline);
   absl::Status Fetch(v1::FetchRequest request, absl::Time deadline, Cancellation* cancel, FetchReceiver& receiver);
   absl::StatusOr<v1::StoreResponse> Store(std::span<const BulkChunk> chunks, absl::Time deadline);
@@ -41,7 +41,8 @@ class BulkCalls {
  private:
   // Makes a call that may be made twice: once more over a new connection if one that was kept turns out to be lost
   // before anything came.
-  absl::Status Call(absl::Time deadline, Cancellation* cancel, const std::function<absl::Status(BulkPeer::Loan&)>& call);
+  absl::Status Call(absl::Time deadline, Cancellation* cancel,
+                    const std::function<absl::Status(BulkPeer::Loan&)>& call);
 
   BulkPeer peer_;
 };

@@ -12,7 +12,9 @@ namespace kdn {
 namespace {
 
 constexpr size_t kMaxIdle = 16;
+// A peer that answers in another protocol will do so again; one that just closes may only be busy or about to stop.
 constexpr absl::Duration kAskAgain = absl::Minutes(1);
+constexpr absl::Duration kAskAgainSoon = absl::Seconds(1);
 // How long a node may take to accept a connection, and how long calls then fail at once.
 constexpr absl::Duration kConnectTime = absl::Seconds(1);
 constexpr absl::Duration kShortestPause = absl::Milliseconds(100);
@@ -68,7 +70,7 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation*
   absl::StatusOr<Greeting> greeting = Greet(*socket, deadline, cancel);
   if (absl::IsUnimplemented(greeting.status())) {
     MutexLock lock(mu_);
-    silent_until_ = Now() + kAskAgain;
+    silent_until_ = Now() + (socket->has_read() ? kAskAgain : kAskAgainSoon);
   }
   if (!greeting.ok()) return greeting.status();
   const v1::BulkWelcome& welcome = greeting->welcome;
@@ -106,6 +108,8 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::ConnectLocally(const std::string& name,
                                                         Cancellation* cancel) {
   KDN_ASSIGN_OR_RETURN(const SocketAddress address, LocalName(name));
   KDN_ASSIGN_OR_RETURN(std::unique_ptr<BulkSocket> socket, BulkSocket::Connect(address, deadline));
+  // Once the node is gone, anyone may take its name.
+  if (!socket->PeerIsThisUser()) return Unavailable("the local socket is another user's");
   KDN_ASSIGN_OR_RETURN(const Greeting greeting, Greet(*socket, deadline, cancel));
   MutexLock lock(mu_);
   if (local_name_ != name || memory_ == nullptr) {

@@ -41,7 +41,8 @@ class BulkPeer {
 
   BulkPeer(const std::string& target, const Options& options) : options_(options), address_(target) {}
 
-  // False while the node is known not to speak the bulk protocol; it is asked again every minute.
+  // False while the node is known not to speak the bulk protocol; it is asked again after a minute, or after a second
+  // if it closed the connection without a word.
   bool MaySpeak() const;
 
   // UNIMPLEMENTED: it does not speak the bulk protocol. UNAVAILABLE: it is away; while the network does not even say

@@ -65,6 +65,8 @@ bool BulkSocket::Fresh() const {
   return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+bool BulkSocket::PeerIsThisUser() const { return kdn::PeerIsThisUser(socket_.get()); }
+
 MutableByteSpan BulkSocket::scratch() {
   if (scratch_.size() == 0) scratch_ = Buffer(kScratchBytes);
   return scratch_.span();

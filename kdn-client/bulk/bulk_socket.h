@@ -42,6 +42,9 @@ class BulkSocket {
   // Whether the peer has not closed it, as far as can be told without waiting, and has sent nothing unasked.
   bool Fresh() const;
 
+  // Of a local socket: whether a process of this process's user is at the other end.
+  bool PeerIsThisUser() const;
+
   // Returns early, with OK, when the peer answers before all is sent: `*sent_all` tells.
   absl::Status Send(SocketWriter& pieces, absl::Time deadline, bool* sent_all);
   absl::Status SendFrame(const std::string& frame, absl::Time deadline);

@@ -94,7 +94,8 @@ absl::StatusOr<std::vector<SocketAddress>> NodeAddress::Resolve(absl::Time deadl
   }
   // What was known stays good until something newer is.
   const auto left = std::chrono::nanoseconds(absl::ToInt64Nanoseconds(deadline - now));
-  const auto until = std::chrono::steady_clock::now() + std::min<std::chrono::nanoseconds>(left, std::chrono::hours(24));
+  const auto until =
+      std::chrono::steady_clock::now() + std::min<std::chrono::nanoseconds>(left, std::chrono::hours(24));
   while (lookup.asking && !lookup.sockets.ok()) {
     if (!lookup.answered.WaitUntil(lookup.mu, until)) return DeadlineExceeded("host '{}' was not found in time", host);
   }

@@ -61,7 +61,7 @@ BulkConnection::Wait BulkConnection::Run() {
 BulkConnection::Time BulkConnection::DueAfter(Wait wait) const {
   const Time now = Now();
   if (stage_ == Stage::kPreface || stage_ == Stage::kHello) return greeting_due_;
-  if (stage_ == Stage::kDraining) return now + kGreetTime;
+  if (stage_ == Stage::kDraining) return draining_due_;
   if (!lent_.empty()) return now + kLendTime;
   const bool midway = wait != Wait::kToRead || store_.has_value() || !reader_.buffered().empty();
   return midway ? now + kProgressTime : Time::max();
@@ -74,6 +74,7 @@ BulkConnection::Wait BulkConnection::Step() {
   if (stage_ == Stage::kRefused) {
     shutdown(socket_.get(), SHUT_WR);
     stage_ = Stage::kDraining;
+    draining_due_ = Now() + kGreetTime;
   }
   if (stage_ == Stage::kDraining) return Drain();
   if (fetch_.has_value() && lent_bytes_ < kLendBytes) {

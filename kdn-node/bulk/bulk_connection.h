@@ -1,8 +1,8 @@
 // BulkConnection: a node's side of one connection of the bulk protocol (proto/kdn/v1/bulk.proto).
 //
-// It is a state machine over a socket that does not block: Run goes on until it has to wait for the peer, or has had its
-// turn, and says for what it waits. Whoever owns it runs it again when that has come. Reading from disks and committing
-// uploads happen inside Run.
+// It is a state machine over a socket that does not block: Run goes on until it has to wait for the peer, or has had
+// its turn, and says for what it waits. Whoever owns it runs it again when that has come. Reading from disks and
+// committing uploads happen inside Run.
 //
 // A connection holds one batch of slabs (4 MiB, or one layer of one chunk where that is more) that its peer has not
 // taken, whatever the peer does; over shared memory, what it has lent and not got back, which is at most kLendBytes and
@@ -89,6 +89,7 @@ class BulkConnection {
   enum class Stage { kPreface, kHello, kCalls, kRefused, kDraining } stage_ = Stage::kPreface;
   uint64_t turn_bytes_ = 0;  // sent and received in this turn
   const Time greeting_due_;
+  Time draining_due_;
   std::atomic<Time::rep> due_;
 
   // The call that runs; at most one of the two. While a fetch runs, or something is lent, `held_` covers it.

@@ -25,13 +25,15 @@ BulkFetch::BulkFetch(ServiceState& state, FetchCall call, Time deadline, bool le
       chunks_(call.what.keys.size()),
       deadline_(deadline),
       lend_(lend),
-      reader_(MakeFetchReader(state.store, std::move(call))) {}
+      reader_(MakeFetchReader(state.store, std::move(call))),
+      recoding_(state.fetches) {}
 
 BulkFetch::~BulkFetch() {
   if (!ended_) End(Cancelled("the peer left"));
 }
 
 BulkBatch BulkFetch::Next() {
+  recoding_.ShrinkTo(0);  // the batch before is sent
   v1::BulkSlabs slabs;
   BulkBatch batch;
   uint64_t bytes = 0;
@@ -40,7 +42,7 @@ BulkBatch BulkFetch::Next() {
   while (!reader_->done() && bytes < kBatchBytes && slabs.items_size() < kBatchItems &&
          manifest_bytes < kBatchManifestBytes) {
     uint64_t allowed = kBatchBytes - bytes;
-    if (reader_->codec() != nullptr) allowed = std::max(allowed, std::min(reader_->NextBytes(), kMaxRecodedBytes));
+    if (reader_->recodes()) allowed = std::max(allowed, RecodableBytes());
     for (FetchItem& item : reader_->Step(allowed)) {
       bytes += item.bytes.size();
       manifest_bytes += item.manifest.size();
@@ -51,6 +53,12 @@ BulkBatch BulkFetch::Next() {
   state_.metrics.Lent(batch.lent_bytes);
   batch.frame = wire::EncodeBulkFrame(wire::BulkType::kSlabs, slabs, inline_bytes);
   return batch;
+}
+
+uint64_t BulkFetch::RecodableBytes() {
+  const uint64_t wanted = std::min(reader_->NextBytes(), kMaxRecodedBytes);
+  if (wanted > kBatchBytes && wanted > recoding_.bytes() && !recoding_.Grow(wanted - recoding_.bytes())) return 0;
+  return wanted;
 }
 
 void BulkFetch::AddItem(FetchItem item, v1::BulkSlabs& slabs, BulkBatch& batch, uint64_t& inline_bytes) const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kdn-node/byte_budget.h"
 #include "kdn-node/call_record.h"
 #include "kdn-node/fetch_reader.h"
 #include "kdn-node/service_state.h"
@@ -51,6 +52,8 @@ class BulkFetch {
   void End(const absl::Status& status);
 
  private:
+  // How many bytes of a chunk that is to be recoded may be held; few while others hold the budget.
+  uint64_t RecodableBytes();
   void AddItem(FetchItem item, v1::BulkSlabs& slabs, BulkBatch& batch, uint64_t& inline_bytes) const;
 
   ServiceState& state_;
@@ -59,6 +62,7 @@ class BulkFetch {
   const Time deadline_;
   const bool lend_;
   const std::unique_ptr<FetchReader> reader_;
+  ByteReservation recoding_;  // what a batch that is recoded holds beyond the others
   bool ended_ = false;
 };
 

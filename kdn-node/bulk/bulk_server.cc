@@ -64,13 +64,6 @@ void SetTcpOptions(int socket) {
 // The socket counts as readable once it has so many bytes, or its peer has closed it.
 void SetLeastReadable(int socket, int bytes) { setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes); }
 
-// Whether the peer of a local socket is of this process's user.
-bool IsOwn(int socket) {
-  ucred peer = {};
-  socklen_t size = sizeof peer;
-  return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
-}
-
 enum class Speaks { kNotYetKnown, kBulk, kOther, kNothing };
 
 Speaks WhatItSpeaks(int socket) {
@@ -157,7 +150,8 @@ class BulkServerImpl final : public BulkServer {
   void Serve() {
     while (!stopping_) {
       epoll_event event = {};
-      const int n = epoll_wait(epoll_.get(), &event, 1, static_cast<int>(std::chrono::milliseconds(kSweepInterval).count()));
+      const int n =
+          epoll_wait(epoll_.get(), &event, 1, static_cast<int>(std::chrono::milliseconds(kSweepInterval).count()));
       if (n > 0) OnReady(event.data.u64);
       SweepWhenDue();
     }
@@ -184,7 +178,7 @@ class BulkServerImpl final : public BulkServer {
       if (errno == EMFILE || errno == ENFILE) std::this_thread::sleep_for(std::chrono::milliseconds(10));
       return;
     }
-    if (local && !IsOwn(socket.get())) return;
+    if (local && !PeerIsThisUser(socket.get())) return;
     if (!local) {
       SetTcpOptions(socket.get());
       KeepShortWithinMachine(socket.get());
@@ -239,8 +233,9 @@ class BulkServerImpl final : public BulkServer {
     SetLeastReadable(newcomer->second.socket.get(), 1);
     UniqueFd socket = std::move(newcomer->second.socket);
     newcomers_.erase(newcomer);
+    if (speaks == Speaks::kOther) return socket;
     if (speaks == Speaks::kBulk) Add(number, std::move(socket), /*local=*/false);
-    return speaks == Speaks::kOther ? std::move(socket) : UniqueFd();
+    return {};
   }
 
   void Run(uint64_t number, BulkConnection& connection) {

@@ -61,7 +61,7 @@ class BulkStore {
   std::optional<Upload> upload_;  // the present chunk, unless it was refused
   uint32_t slab_ = 0;             // of it, and how much of that is still to come
   uint64_t slab_left_ = 0;
-  Buffer refused_;                // takes the bytes of refused chunks
+  Buffer refused_;  // takes the bytes of refused chunks
   bool ended_ = false;
 };
 

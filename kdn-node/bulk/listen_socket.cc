@@ -41,8 +41,7 @@ absl::StatusOr<UniqueFd> ListenOn(Endpoint& endpoint) {
     constexpr int kOn = 1;
     // A node that is started again has its port at once; two nodes cannot have it both.
     setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &kOn, sizeof kOn);
-    if (socket.valid() && bind(socket.get(), a->ai_addr, a->ai_addrlen) == 0 &&
-        listen(socket.get(), SOMAXCONN) == 0) {
+    if (socket.valid() && bind(socket.get(), a->ai_addr, a->ai_addrlen) == 0 && listen(socket.get(), SOMAXCONN) == 0) {
       endpoint.port = PortOf(socket.get());
       return socket;
     }
@@ -55,7 +54,8 @@ absl::StatusOr<UniqueFd> ListenOn(Endpoint& endpoint) {
 absl::StatusOr<UniqueFd> ListenLocally(const std::string& name) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  if (name.size() + 1 > sizeof address.sun_path) return InvalidArgument("local socket '{}': the name is too long", name);
+  if (name.size() + 1 > sizeof address.sun_path)
+    return InvalidArgument("local socket '{}': the name is too long", name);
   name.copy(address.sun_path + 1, name.size());  // behind a zero: no file
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
   UniqueFd socket(::socket(AF_UNIX, kStream, 0));

@@ -43,8 +43,8 @@ std::array<uint8_t, kBulkHeaderBytes> EncodeBulkHeader(const BulkHeader& header)
 
 std::string EncodeBulkFrame(BulkType type, const google::protobuf::MessageLite& message, uint64_t data_bytes) {
   const size_t size = message.ByteSizeLong();
-  const auto header = EncodeBulkHeader(
-      {.type = type, .message_bytes = static_cast<uint32_t>(size), .data_bytes = data_bytes});
+  const auto header =
+      EncodeBulkHeader({.type = type, .message_bytes = static_cast<uint32_t>(size), .data_bytes = data_bytes});
   std::string frame;
   frame.reserve(kBulkHeaderBytes + size);
   frame.append(header.begin(), header.end());

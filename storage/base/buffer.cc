@@ -9,9 +9,7 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
-uint8_t* OnHeap(size_t size) {
-  return static_cast<uint8_t*>(::operator new[](std::max<size_t>(size, 1), kAlignment));
-}
+uint8_t* OnHeap(size_t size) { return static_cast<uint8_t*>(::operator new[](std::max<size_t>(size, 1), kAlignment)); }
 
 }  // namespace
 

@@ -80,6 +80,9 @@ class SocketWriter {
 // to other connections.
 void KeepShortWithinMachine(int socket);
 
+// Of a connected local socket: whether a process of this process's user is at the other end.
+bool PeerIsThisUser(int socket);
+
 // Sends `bytes`, a few, with a descriptor. False when the socket does not take them at once.
 bool SendWithDescriptor(int socket, ByteSpan bytes, int descriptor);
 

@@ -1,5 +1,6 @@
 #include "storage/tier/memory_tier.h"
 
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -23,8 +24,8 @@ TierRead ReadLayers(const Chunk& chunk, LayerRange layers) {
   return read;
 }
 
-MemoryTier::MemoryTier(const ResidentsOptions& options, const TierContext& context)
-    : context_(context), residents_(options, *context.pins) {}
+MemoryTier::MemoryTier(const ResidentsOptions& options, const TierContext& context, std::shared_ptr<SharedArena> arena)
+    : context_(context), arena_(std::move(arena)), residents_(options, *context.pins) {}
 
 uint64_t MemoryTier::CostOf(const Manifest& manifest) {
   return sizeof(Manifest) + manifest.slabs.size() * (sizeof(SlabInfo) + sizeof(SharedBuffer)) + manifest.EncodedBytes();
@@ -102,9 +103,22 @@ void MemoryTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<
   }
 }
 
-absl::Status MemoryTier::Put(const Chunk& chunk, Ack) {
-  const ChunkKey& key = chunk.manifest->key;
-  const uint64_t cost = CostOf(*chunk.manifest);
+Chunk MemoryTier::InArena(const Chunk& chunk) const {
+  Chunk moved = chunk;
+  for (SharedBuffer& slab : moved.slabs) {
+    if (slab.empty() || arena_->OffsetOf(slab).has_value()) continue;
+    Buffer copy(slab.size(), arena_);
+    if (!arena_->OffsetOf(copy.span()).has_value()) break;  // it is full
+    std::memcpy(copy.data(), slab.data(), slab.size());
+    slab = std::move(copy).Freeze();
+  }
+  return moved;
+}
+
+absl::Status MemoryTier::Put(const Chunk& given, Ack) {
+  const ChunkKey& key = given.manifest->key;
+  const uint64_t cost = CostOf(*given.manifest);
+  const Chunk chunk = arena_ == nullptr || Get(key) != nullptr ? given : InArena(given);
   std::vector<HeldPtr> freed;  // after the lock is let go of
   {
     MutexLock room(room_mu_);

@@ -1,7 +1,8 @@
 // MemoryTier: chunks in this process's memory, within a budget of bytes.
 //
-// It holds the buffers it was given and hands out the same ones: slab bytes are never copied. Whoever read a chunk
-// keeps its buffers alive past eviction; such buffers no longer count here.
+// It holds the buffers it was given and hands out the same ones: slab bytes are not copied, except from elsewhere into
+// the arena, where there is one. Whoever read a chunk keeps its buffers alive past eviction; such buffers no longer
+// count here.
 //
 // Thread-safety: all methods may be called from any thread. Chunks are found under one of several shards' locks, so
 // that lookups do not meet; room is given and taken under one lock for all, so that the budget is exact and eviction
@@ -19,6 +20,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "storage/base/mutex.h"
+#include "storage/base/shared_arena.h"
 #include "storage/tier/counters.h"
 #include "storage/tier/residents.h"
 #include "storage/tier/tier.h"
@@ -30,7 +32,9 @@ TierRead ReadLayers(const Chunk& chunk, LayerRange layers);
 
 class MemoryTier final : public Tier {
  public:
-  explicit MemoryTier(const ResidentsOptions& options, const TierContext& context = {});
+  // `arena`: where slabs are to lie, so that other processes can read them there, as long as it has room.
+  explicit MemoryTier(const ResidentsOptions& options, const TierContext& context = {},
+                      std::shared_ptr<SharedArena> arena = nullptr);
 
   // What `chunk` takes of the budget: its slabs and its manifest as they lie in memory.
   static uint64_t CostOf(const Manifest& manifest);
@@ -68,6 +72,7 @@ class MemoryTier final : public Tier {
   };
 
   Shard& ShardOf(const ChunkKey& key) { return shards_[key.bytes.back() % shards_.size()]; }
+  Chunk InArena(const Chunk& chunk) const;
   HeldPtr Get(const ChunkKey& key);      // null when absent
   HeldPtr GetLive(const ChunkKey& key);  // … or expired
   HeldPtr IfLive(HeldPtr held) const;
@@ -80,6 +85,7 @@ class MemoryTier final : public Tier {
   void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed);
 
   const TierContext context_;
+  const std::shared_ptr<SharedArena> arena_;
   TierCounters counters_;
   std::array<Shard, 16> shards_;
   // Taken before a shard's lock by whoever changes what is held: the shards and the Residents name the same chunks

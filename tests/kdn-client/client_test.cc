@@ -67,10 +67,10 @@ class ClientTest : public testing::Test {
   EngineMemory memory_ = EngineMemory::WithKv(space_, kTokens);
   ContiguousKv kv_ = memory_.view();
 
-  std::string FetchError(FetchOptions options = {}) {
+  std::string FetchError(const FetchOptions& options = {}) {
     return client_->Fetch(chunks_, kv_, options).status().ToString();
   }
-  std::string StoreError(StoreOptions options = {}) {
+  std::string StoreError(const StoreOptions& options = {}) {
     return client_->Store(chunks_, kv_, options).status().ToString();
   }
 };
@@ -168,7 +168,7 @@ TEST_F(ClientTest, AStoreHoldsNoMoreThanABatchOfChunks) {
   EngineMemory memory(wide, 10 * kChunkTokens);
   const StoreReport report = Client::Create(wide, transport_)
                                  .value()
-                                 ->Store(Chain(wide, 10 * kChunkTokens), memory.view(), {.codec = "raw"})
+                                 ->Store(Chain(wide, size_t{10} * kChunkTokens), memory.view(), {.codec = "raw"})
                                  .value();
   EXPECT_EQ(report.Stored(), 10u);
   EXPECT_EQ(report.raw_bytes, uint64_t{160} << 20);

@@ -191,6 +191,37 @@ TEST_F(HostileNodeTest, AWellBehavedScriptIsAHit) {
   EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone));
 }
 
+TEST_F(HostileNodeTest, OtherHeadsThanWereAskedForAreRefused) {
+  // Chunks as of an engine with other heads; the memory here holds the first of two.
+  KvSpace half = space_;
+  half.layers[0].kv_heads = 1;
+  for (const uint32_t heads : {1u, 2u, 3u}) {
+    SCOPED_TRACE(heads);
+    KvSpace sent = space_;
+    sent.layers[0].kv_heads = heads;
+    const EngineMemory source = EngineMemory::WithKv(sent, kTokens);
+    const KvView view = KvView::Over(sent, source.view(), {}).value();
+    chunks_.clear();
+    for (const ChunkRef& ref : refs_) {
+      chunks_.push_back(EncodeChunk(client_->space_id(), sent, ref, view, **FindCodec("raw")).value());
+    }
+    node_.fetch = [=, this](grpc::ServerContext&, FetchWriter& writer) {
+      for (const uint32_t chunk : {0u, 1u, 2u}) SendChunk(writer, chunk);
+      return grpc::Status::OK;
+    };
+    EngineMemory fetched(half, kTokens);
+    ContiguousKv first_head = fetched.view();
+    first_head.heads = {.begin = 0, .end = 1};
+    const FetchReport report = client_->Fetch(refs_, first_head, {.deadline = kPlenty}).value();
+    EXPECT_THAT(Reasons(report), Each(heads == 3 ? MissReason::kGeometry : MissReason::kNone));
+    EXPECT_EQ(fetched.IsZero(0, 0, kTokens), heads == 3);
+    // Who holds all heads takes no fewer.
+    EngineMemory all(space_, kTokens);
+    const FetchReport whole = client_->Fetch(refs_, all.view(), {.deadline = kPlenty}).value();
+    EXPECT_THAT(Reasons(whole), Each(heads == 2 ? MissReason::kNone : MissReason::kGeometry));
+  }
+}
+
 TEST_F(HostileNodeTest, WhatWasVerifiedBeforeTheNodeDiedStaysAHit) {
   node_.fetch = [=, this](grpc::ServerContext& context, FetchWriter& writer) {
     SendChunk(writer, 0);

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kdn-client/chunk_encoder.h"
 #include "kdn-client/fetch_sink.h"
+#include "storage/delivery_recode.h"
 #include "tests/kdn-client/engine_memory.h"
 #include "tests/kdn-client/kv_memory.h"
 
@@ -116,6 +118,58 @@ TEST_P(PagedSinkTest, TheSizeOfPartsDoesNotMatter) {
     EXPECT_THAT(Outcome(), ElementsAre(MissReason::kNone, MissReason::kNone));
     EXPECT_TRUE(fetched_ == expected) << part_bytes;
   }
+}
+
+// The chunks as a node sends them that cuts out the heads that the memory holds.
+TEST_P(PagedSinkTest, OfChunksThatWereCutTheSizeOfPartsDoesNotMatterEither) {
+  const DeliveryRecoder recoder(*FindCodec(std::string_view(GetParam().codec)), Fidelity::kExact,
+                                GetParam().kind.heads);
+  for (Chunk& chunk : chunks_) {
+    FetchedChunk fetched{.miss = {}, .manifest = chunk.manifest, .tier = TierKind::kMemory, .slabs = {}};
+    for (uint32_t i = 0; i < chunk.slabs.size(); ++i) fetched.slabs.push_back({i, chunk.slabs[i]});
+    recoder.Recode(fetched);
+    chunk.manifest = fetched.manifest;
+    for (const SlabBytes& slab : fetched.slabs) chunk.slabs[slab.index] = slab.bytes;
+    const bool cuts = GetParam().kind.heads != HeadRange();
+    EXPECT_EQ(chunk.manifest->slabs[0].shape.heads, cuts ? 2u : 4u);
+  }
+  for (const size_t part_bytes : {size_t{1}, size_t{7}, size_t{1000}, SIZE_MAX}) {
+    Sink();
+    KvMemory expected = fetched_;
+    expected.CopyFrom(space_, computed_, 0, kTokens);
+    SendChunk(0, part_bytes);
+    SendChunk(1, part_bytes);
+    EXPECT_THAT(Outcome(), ElementsAre(MissReason::kNone, MissReason::kNone));
+    EXPECT_TRUE(fetched_ == expected) << part_bytes;
+  }
+}
+
+TEST_P(PagedSinkTest, AllHeadsOrThoseAskedForAreTakenAndNoOtherNumber) {
+  const bool cuts = GetParam().kind.heads != HeadRange();  // to two heads of four
+  for (uint32_t heads = 1; heads <= 5; ++heads) {
+    for (const uint32_t changed : {0u, 1u, 3u}) {
+      SCOPED_TRACE(heads);
+      Sink();
+      auto manifest = std::make_shared<Manifest>(*chunks_[0].manifest);
+      SlabInfo& slab = manifest->slabs[changed];
+      slab.shape.heads = heads;
+      if (slab.codec == CodecId::kRaw) slab.encoded_size = slab.shape.RawSize();
+      const bool taken = heads == 4 || (cuts && heads == 2);
+      EXPECT_EQ(sink_->OnChunk(0, manifest, TierKind::kMemory), taken);
+      const MissReason left = taken ? MissReason::kProtocol : MissReason::kGeometry;
+      EXPECT_THAT(Outcome(), ElementsAre(left, MissReason::kProtocol));
+    }
+  }
+}
+
+TEST_P(PagedSinkTest, LayersThatWereNotAskedForAreNeverCut) {
+  fetched_ = KvMemory(space_, GetParam().kind, kTokens);
+  view_.emplace(KvView::Over(space_, fetched_.layout(), {.begin = 1}).value());
+  sink_.emplace(id_, space_, refs_, *view_, FetchSink::Want{.layers = {.begin = 1}});
+  auto manifest = std::make_shared<Manifest>(*chunks_[0].manifest);
+  manifest->slabs[0].shape.heads = 2;
+  EXPECT_FALSE(sink_->OnChunk(0, manifest, TierKind::kMemory));
+  EXPECT_THAT(Outcome(), ElementsAre(MissReason::kGeometry, MissReason::kProtocol));
 }
 
 TEST_P(PagedSinkTest, ACorruptedSlabIsAMissAndOthersAreNotTouched) {

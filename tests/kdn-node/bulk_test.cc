@@ -19,7 +19,6 @@
 namespace kdn {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using wire::BulkType;
 

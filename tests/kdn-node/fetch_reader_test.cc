@@ -220,6 +220,86 @@ TEST_P(FetchReaderWishTest, AChunkThatIsReplacedWhileItIsSentIsMissed) {
   EXPECT_EQ(reader->results()[static_cast<size_t>(MissReason::kNotFound)], GetParam() ? 1u : 0u);
 }
 
+// Chunks of two heads, of which the second is asked for.
+class FetchReaderHeadsTest : public FetchReaderWishTest {
+ protected:
+  FetchCall Heads(LayerRange layers = {}) const {
+    FetchCall call = Call(layers);
+    call.heads = {.begin = 1, .end = 2};
+    return call;
+  }
+};
+
+TEST_P(FetchReaderHeadsTest, HalfOfTheHeadsAreHalfOfTheBytesAndTheStoreKeepsWhatItHas) {
+  const auto reader = MakeFetchReader(*store_, Heads());
+  EXPECT_TRUE(reader->recodes());
+  const Delivered delivered = ReadAll(*reader);
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+    EXPECT_EQ(delivered.slabs.at(chunk).size(), 8u);
+    EXPECT_EQ(delivered.manifests.at(chunk).EncodedBytes(), chunks_[chunk].manifest->EncodedBytes() / 2);
+    for (const SlabInfo& slab : delivered.manifests.at(chunk).slabs) EXPECT_EQ(slab.shape.heads, 1u);
+    // Of each token's two heads of 16 bf16 the second.
+    const ByteSpan whole = chunks_[chunk].slabs[5];
+    const ByteSpan cut = delivered.slabs.at(chunk).at(5);
+    for (size_t token = 0; token < 256; ++token) {
+      EXPECT_EQ(AsStringView(cut.subspan(token * 32, 32)), AsStringView(whole.subspan(token * 64 + 32, 32)));
+    }
+  }
+  EXPECT_EQ(reader->recoded_bytes(), 0u) << "no codec was wished for";
+  EXPECT_EQ(reader->results()[0], 3u);
+  const Delivered stored = ReadAll(*MakeFetchReader(*store_, Call()));
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) EXPECT_EQ(stored.manifests.at(chunk), *chunks_[chunk].manifest);
+}
+
+TEST_P(FetchReaderHeadsTest, OfALayerRangeThoseLayersAreCut) {
+  const Delivered delivered = ReadAll(*MakeFetchReader(*store_, Heads({.begin = 1, .end = 3})));
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+    EXPECT_EQ(delivered.slabs.at(chunk).size(), 4u);
+    for (const SlabInfo& slab : delivered.manifests.at(chunk).slabs) {
+      EXPECT_EQ(slab.shape.heads, slab.layer == 1 || slab.layer == 2 ? 1u : 2u);
+    }
+  }
+}
+
+TEST_P(FetchReaderHeadsTest, WithoutRoomAChunkTravelsWhole) {
+  const Delivered delivered = ReadAll(*MakeFetchReader(*store_, Heads()), LayerBytes());
+  for (uint32_t chunk = 0; chunk < 3; ++chunk) EXPECT_EQ(delivered.manifests.at(chunk), *chunks_[chunk].manifest);
+}
+
+TEST_P(FetchReaderHeadsTest, AStepHoldsALayerOfAChunkOrAChunk) {
+  const auto reader = MakeFetchReader(*store_, Heads());
+  const uint64_t most = GetParam() ? LayerBytes() / 2 : chunks_[0].manifest->EncodedBytes() / 2;
+  while (!reader->done()) {
+    uint64_t bytes = 0;
+    for (const FetchItem& item : reader->Step(reader->NextBytes())) bytes += item.bytes.size();
+    EXPECT_LE(bytes, most);
+  }
+  EXPECT_EQ(reader->results()[0], 3u);
+}
+
+TEST_P(FetchReaderHeadsTest, AChunkThatIsReplacedWhileItIsSentIsMissed) {
+  const auto reader = MakeFetchReader(*store_, Heads());
+  std::vector<FetchItem> items;
+  while (items.empty()) {
+    for (FetchItem& item : reader->Step(reader->NextBytes())) items.push_back(std::move(item));
+  }
+  const Chunk& first = chunks_[0];
+  Chunk other = testing::WithFlippedByte(first, 7);
+  auto manifest = std::make_shared<Manifest>(*first.manifest);
+  manifest->slabs[7].checksum = SlabChecksum(other.slabs[7]);
+  other.manifest = manifest;
+  ASSERT_TRUE(store_->Delete(first.manifest->space, first.manifest->key).ok());
+  ASSERT_TRUE(store_->Put(other, Ack::kMemory).ok());
+  while (!reader->done()) {
+    for (FetchItem& item : reader->Step(reader->NextBytes())) items.push_back(std::move(item));
+  }
+  EXPECT_EQ(reader->results()[0], GetParam() ? 2u : 3u);  // CHUNK_MAJOR had it whole already
+  EXPECT_EQ(reader->results()[static_cast<size_t>(MissReason::kNotFound)], GetParam() ? 1u : 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Orders, FetchReaderHeadsTest, ::testing::Bool(),
+                         [](const auto& p) { return p.param ? "LayerMajor" : "ChunkMajor"; });
+
 INSTANTIATE_TEST_SUITE_P(Orders, FetchReaderWishTest, ::testing::Bool(),
                          [](const auto& p) { return p.param ? "LayerMajor" : "ChunkMajor"; });
 

@@ -27,6 +27,14 @@ class NodeFetchTest : public NodeTest {
     return 0;
   }
 
+  double SentBytes() {
+    for (const prometheus::MetricFamily& family : server_->metrics().Collect()) {
+      if (family.name == "kdn_node_sent_bytes_total") return family.metric.front().counter.value;
+    }
+    ADD_FAILURE() << "no such metric";
+    return 0;
+  }
+
   static uint32_t LayerOf(const Chunk& chunk, uint32_t slab) { return chunk.manifest->slabs[slab].layer; }
 };
 
@@ -193,6 +201,10 @@ TEST_F(NodeFetchTest, MalformedCallsAreRefusedByName) {
   request.set_layer_begin(2);
   request.set_layer_end(2);
   EXPECT_EQ(Refused(Fetch(request), "are empty"), grpc::StatusCode::INVALID_ARGUMENT);
+  request = FetchRequestFor(chunks);
+  request.mutable_heads()->set_begin(2);
+  request.mutable_heads()->set_end(2);
+  EXPECT_EQ(Refused(Fetch(request), "heads [2, 2) are empty"), grpc::StatusCode::INVALID_ARGUMENT);
   request = FetchRequestFor({});
   EXPECT_TRUE(Fetch(request).status.ok());  // nothing asked for, nothing sent
 }
@@ -372,6 +384,38 @@ TEST_F(NodeFetchTest, AWishForACodecIsGrantedAndCounted) {
   const double raw_bytes = 2.0 * static_cast<double>(chunks[1].manifest->RawBytes());
   EXPECT_TRUE(Eventually([&] { return RecodedTo("raw") == raw_bytes; })) << RecodedTo("raw");
   EXPECT_EQ(RecodedTo("zstd"), 0);
+}
+
+TEST_F(NodeFetchTest, HalfOfTheHeadsAreHalfOfTheBytesThatAreSent) {
+  StartNode();
+  const std::vector<Chunk> chunks = MakeChunks(2);  // of two heads
+  MustStore(chunks);
+  uint64_t all = 0;
+  for (const Chunk& chunk : chunks) all += chunk.manifest->RawBytes();
+  double sent = 0;
+  for (const auto order : {v1::FetchRequest::ORDER_CHUNK_MAJOR, v1::FetchRequest::ORDER_LAYER_MAJOR}) {
+    v1::FetchRequest request = FetchRequestFor(chunks);
+    request.set_order(order);
+    request.mutable_heads()->set_begin(1);  // to the last
+    const Fetched fetched = Fetch(request);
+    ASSERT_TRUE(fetched.status.ok()) << fetched.status.error_message();
+    uint64_t bytes = 0;
+    for (const Fetched::Part& part : fetched.parts) bytes += part.bytes;
+    const uint64_t half = all / 2;
+    EXPECT_EQ(bytes, half);
+    sent += static_cast<double>(half);
+    EXPECT_EQ(SentBytes(), sent);
+  }
+}
+
+TEST_F(NodeFetchTest, ARangeThatIsNoneOfTheHeadsCutsNothing) {
+  StartNode();
+  const std::vector<Chunk> chunks = MakeChunks(2);
+  MustStore(chunks);
+  v1::FetchRequest request = FetchRequestFor(chunks);
+  request.mutable_heads()->set_end(3);
+  const Fetched fetched = Fetch(request);
+  for (uint32_t i = 0; i < chunks.size(); ++i) ExpectWhole(fetched, i, chunks[i]);
 }
 
 TEST_F(NodeFetchTest, ACodecThatThereIsNotIsRefused) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
+#include <string>
 
 #include "tests/storage/test_chunks.h"
 
@@ -106,6 +108,151 @@ TEST(DeliveryRecodeTest, DamageKeepsTheChecksumThatRefusesIt) {
   for (const SlabBytes& slab : fetched.slabs) {
     EXPECT_EQ(VerifySlab(*fetched.manifest, slab.index, slab.bytes).ok(), slab.index != 3);
     EXPECT_EQ(fetched.manifest->slabs[slab.index].codec, slab.index == 3 ? CodecId::kRaw : CodecId::kQ8);
+  }
+}
+
+// Four heads a layer, of which [1, 3) are asked for, and a layer with a latent, which has one.
+class DeliveryCutTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static KvSpace Space() {
+    KvSpace space = testing::MakeSpace();
+    space.layers = {{.count = 2, .kv_heads = 4, .k_dim = 5, .v_dim = 3, .rope = {}},
+                    {.count = 1, .kv_heads = 1, .k_dim = 6, .v_dim = 0, .stored = StoredKind::kLatent, .rope = {}}};
+    return space;
+  }
+
+  // Element by element.
+  static std::string Cut(const SlabShape& shape, ByteSpan raw, HeadRange heads) {
+    std::string cut;
+    const size_t size = DTypeSize(shape.dtype);
+    for (size_t element = 0; element < raw.size() / size; ++element) {
+      const size_t head = element / shape.dim % shape.heads;
+      if (head >= heads.begin && head < heads.end) cut += AsStringView(raw.subspan(element * size, size));
+    }
+    return cut;
+  }
+
+  static std::string Raw(const SlabInfo& slab, ByteSpan bytes) {
+    Buffer raw(slab.shape.RawSize());
+    EXPECT_TRUE((*FindCodec(slab.codec))->Decode(slab.shape, slab.kind, bytes, raw.span()).ok());
+    return std::string(AsStringView(raw.span()));
+  }
+
+  const KvSpace space_ = Space();
+  const HeadRange heads_ = {.begin = 1, .end = 3};
+  const Chunk raw_ = MakeChunk(space_, 1, 256);
+  const Chunk chunk_ = MakeChunk(space_, 1, 256, (*FindCodec(std::string_view(GetParam())))->id());
+};
+
+INSTANTIATE_TEST_SUITE_P(Stored, DeliveryCutTest, ::testing::Values("raw", "zstd"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+TEST_P(DeliveryCutTest, WhatTravelsAreTheHeadsAskedFor) {
+  for (const char* wish : {"", "raw", "zstd"}) {
+    SCOPED_TRACE(wish);
+    const Codec* const wished = *wish == 0 ? nullptr : *FindCodec(std::string_view(wish));
+    const DeliveryRecoder recoder(wished, Fidelity::kExact, heads_);
+    EXPECT_TRUE(recoder.MayChange());
+    EXPECT_TRUE(recoder.Wants(*chunk_.manifest, {}));
+    FetchedChunk fetched = Fetched(chunk_);
+    recoder.Recode(fetched);
+    EXPECT_TRUE(ValidateManifest(*fetched.manifest).ok());
+    EXPECT_TRUE(Verifies(fetched));
+    for (const SlabBytes& slab : fetched.slabs) {
+      const SlabInfo& whole = raw_.manifest->slabs[slab.index];
+      const SlabInfo& cut = fetched.manifest->slabs[slab.index];
+      const bool latent = whole.kind == SlabKind::kLatent;
+      EXPECT_EQ(cut.shape.heads, latent ? 1u : 2u);
+      EXPECT_LE(cut.encoded_size, cut.shape.RawSize() + (latent ? 100 : 0));
+      EXPECT_EQ(Raw(cut, slab.bytes),
+                latent ? AsStringView(raw_.slabs[slab.index]) : Cut(whole.shape, raw_.slabs[slab.index], heads_));
+    }
+    EXPECT_LE(fetched.manifest->EncodedBytes(), recoder.MostBytes(*chunk_.manifest, {}));
+    EXPECT_EQ(chunk_.manifest->slabs[0].shape.heads, 4u) << "what is stored stays as it is";
+  }
+}
+
+TEST_P(DeliveryCutTest, RangesThatAreNoneOfTheHeadsOrAllOfThemCutNothing) {
+  for (const HeadRange& heads : {HeadRange(), HeadRange{0, 4}, HeadRange{2, 5}, HeadRange{4, 5}, HeadRange{4}}) {
+    const DeliveryRecoder recoder(nullptr, Fidelity::kExact, heads);
+    EXPECT_FALSE(recoder.Wants(*chunk_.manifest, {}));
+    FetchedChunk fetched = Fetched(chunk_);
+    EXPECT_EQ(recoder.Recode(fetched), 0u);
+    EXPECT_EQ(fetched.manifest, chunk_.manifest);
+    EXPECT_TRUE(Verifies(fetched));
+  }
+}
+
+TEST_P(DeliveryCutTest, OnlyTheLayersThatWereReadAreCut) {
+  FetchedChunk fetched = Fetched(chunk_, LayerRange{.begin = 1, .end = 2});
+  DeliveryRecoder(nullptr, Fidelity::kExact, {.begin = 3}).Recode(fetched);
+  for (uint32_t i = 0; i < chunk_.slabs.size(); ++i) {
+    if (chunk_.manifest->slabs[i].layer == 1) {
+      EXPECT_EQ(fetched.manifest->slabs[i].shape.heads, 1u);
+    } else {
+      EXPECT_EQ(fetched.manifest->slabs[i], chunk_.manifest->slabs[i]);
+    }
+  }
+}
+
+TEST_P(DeliveryCutTest, DamageTravelsWholeWithTheChecksumThatRefusesIt) {
+  FetchedChunk fetched = Fetched(testing::WithFlippedByte(chunk_, 2));
+  DeliveryRecoder(nullptr, Fidelity::kExact, heads_).Recode(fetched);
+  for (const SlabBytes& slab : fetched.slabs) {
+    EXPECT_EQ(VerifySlab(*fetched.manifest, slab.index, slab.bytes).ok(), slab.index != 2);
+  }
+  EXPECT_EQ(fetched.manifest->slabs[2], chunk_.manifest->slabs[2]);
+  EXPECT_EQ(fetched.manifest->slabs[1].shape.heads, 2u);
+}
+
+TEST_P(DeliveryCutTest, ALossyWishIsForTheHeadsAlone) {
+  for (const bool allowed : {false, true}) {
+    FetchedChunk fetched = Fetched(chunk_, allowed);
+    const uint64_t recoded = DeliveryRecoder(*FindCodec("q8"), Fidelity::kQuantised, heads_).Recode(fetched);
+    EXPECT_EQ(recoded > 0, allowed);
+    EXPECT_EQ(fetched.manifest->fidelity, allowed ? Fidelity::kQuantised : Fidelity::kExact);
+    EXPECT_EQ(fetched.manifest->slabs[0].codec, allowed ? CodecId::kQ8 : CodecId::kRaw);
+    EXPECT_EQ(fetched.manifest->slabs[0].shape.heads, 2u);
+    EXPECT_TRUE(ValidateManifest(*fetched.manifest).ok());
+    EXPECT_TRUE(Verifies(fetched));
+  }
+}
+
+TEST_P(DeliveryCutTest, WhatIsStoredLossilyStaysWhole) {
+  FetchedChunk q8 = Fetched(chunk_, true);
+  DeliveryRecoder(*FindCodec("q8"), Fidelity::kQuantised).Recode(q8);
+  const ManifestPtr stored = q8.manifest;
+  ASSERT_EQ(stored->slabs[0].codec, CodecId::kQ8);
+  DeliveryRecoder(*FindCodec("zstd"), Fidelity::kQuantised, heads_).Recode(q8);
+  EXPECT_EQ(q8.manifest->slabs[0], stored->slabs[0]);
+}
+
+TEST(DeliveryCutSizeTest, ASlabThatIsSmallerWholeStaysWholeUnlessRawIsWishedFor) {
+  KvSpace space = testing::MakeSpace();
+  Chunk chunk = MakeChunk(space, 1, 256);
+  auto manifest = std::make_shared<Manifest>(*chunk.manifest);
+  const Buffer zeros = [&] {
+    Buffer bytes(manifest->slabs[0].shape.RawSize());
+    std::ranges::fill(bytes.span(), uint8_t{0});
+    return bytes;
+  }();
+  for (size_t i = 0; i < chunk.slabs.size(); ++i) {
+    SlabInfo& slab = manifest->slabs[i];
+    const ByteSpan raw = {zeros.data(), zeros.size()};
+    chunk.slabs[i] = (*FindCodec("zstd"))->Encode(slab.shape, slab.kind, raw).value().Freeze();
+    slab.codec = CodecId::kZstd;
+    slab.encoded_size = chunk.slabs[i].size();
+    slab.checksum = SlabChecksum(chunk.slabs[i]);
+  }
+  chunk.manifest = manifest;
+  const HeadRange heads = {.begin = 1};
+  FetchedChunk fetched = Fetched(chunk);
+  DeliveryRecoder(nullptr, Fidelity::kExact, heads).Recode(fetched);
+  EXPECT_EQ(fetched.manifest, chunk.manifest);
+  DeliveryRecoder(*FindCodec("raw"), Fidelity::kExact, heads).Recode(fetched);
+  for (const SlabInfo& slab : fetched.manifest->slabs) {
+    EXPECT_EQ(slab.codec, CodecId::kRaw);
+    EXPECT_EQ(slab.encoded_size, zeros.size() / 2);
   }
 }
 

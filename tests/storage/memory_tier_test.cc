@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "tests/storage/test_chunks.h"
@@ -31,6 +33,40 @@ TEST_F(MemoryTierTest, ReadSharesTheBuffersItWasGiven) {
   ASSERT_TRUE(read.ok());
   ASSERT_EQ(read->slabs.size(), chunk.slabs.size());
   for (size_t i = 0; i < chunk.slabs.size(); ++i) EXPECT_EQ(read->slabs[i].bytes.data(), chunk.slabs[i].data());
+}
+
+TEST_F(MemoryTierTest, SlabsFromElsewhereMoveIntoTheArenaOnceAndStayWhereTheyAreWhenItIsFull) {
+  const std::shared_ptr<SharedArena> arena = SharedArena::Create(uint64_t{1} << 20).value();
+  MemoryTier tier(Lru(1000 * cost_), {}, arena);
+  const auto in_arena = [&](const TierRead& read) {
+    return std::all_of(read.slabs.begin(), read.slabs.end(),
+                       [&](const SlabBytes& slab) { return arena->OffsetOf(slab.bytes).has_value(); });
+  };
+  const Chunk chunk = Make(1);
+  ASSERT_TRUE(tier.Put(chunk, Ack::kMemory).ok());
+  const TierRead read = tier.Read(chunk.manifest->key, {}).value();
+  EXPECT_TRUE(in_arena(read));
+  for (const SlabBytes& slab : read.slabs) {
+    EXPECT_EQ(SlabChecksum(slab.bytes), chunk.manifest->slabs[slab.index].checksum);
+  }
+
+  // What lies there already is not copied again.
+  MemoryTier other(Lru(1000 * cost_), {}, arena);
+  Chunk same = {.manifest = chunk.manifest, .slabs = {}};
+  for (const SlabBytes& slab : read.slabs) same.slabs.push_back(slab.bytes);
+  ASSERT_TRUE(other.Put(same, Ack::kMemory).ok());
+  EXPECT_EQ(other.Read(chunk.manifest->key, {})->slabs[0].bytes.data(), read.slabs[0].bytes.data());
+
+  // Twice as many as it has room for.
+  const uint64_t twice = 2 * arena->size() / cost_;
+  ASSERT_LT(twice, 1000u) << "the tier would have to evict";
+  for (uint32_t seed = 2; seed < 2 + twice; ++seed) ASSERT_TRUE(tier.Put(Make(seed), Ack::kMemory).ok());
+  const Chunk last = Make(static_cast<uint32_t>(1 + twice));
+  const TierRead outside = tier.Read(last.manifest->key, {}).value();
+  EXPECT_FALSE(in_arena(outside));
+  for (const SlabBytes& slab : outside.slabs) {
+    EXPECT_EQ(SlabChecksum(slab.bytes), last.manifest->slabs[slab.index].checksum);
+  }
 }
 
 TEST_F(MemoryTierTest, ReadGivesOnlyTheLayersAskedFor) {

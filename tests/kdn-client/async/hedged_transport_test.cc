@@ -153,7 +153,7 @@ TEST_F(HedgedTransportTest, ALayersCallbackMayCancel) {
 
 TEST_F(HedgedTransportTest, WhatAReplicaThatBreaksOffHasNotSentComesFromTheOther) {
   Connect(Patient());
-  constexpr size_t kHalfParts = 4 * 7 * 2;  // 4 chunks of 7 slabs
+  constexpr size_t kHalfParts = size_t{4} * 7 * 2;  // 4 chunks of 7 slabs
   uint64_t failed_over = 0;
   for (const bool layer_major : {false, true}) {
     for (size_t parts = 0; parts < kHalfParts; ++parts) {
@@ -174,13 +174,45 @@ TEST_F(HedgedTransportTest, WhatAReplicaThatBreaksOffHasNotSentComesFromTheOther
 
 TEST_F(HedgedTransportTest, ALayerRangeIsKeptWhenAReplicaBreaksOff) {
   Connect(Patient());
-  for (size_t parts = 0; parts < 4 * 4 * 2; ++parts) {
+  for (size_t parts = 0; parts < size_t{4} * 4 * 2; ++parts) {
     first_.BreakAfter(parts);
     EngineMemory memory(space_, kTokens);
     EXPECT_TRUE(Fetch(memory, {.layers = {.begin = 1, .end = 3}}).AllReady());
     for (const size_t layer : {1u, 2u}) EXPECT_EQ(memory.Rows(layer, 0, kTokens), computed_.Rows(layer, 0, kTokens));
     for (const size_t layer : {0u, 3u}) EXPECT_TRUE(memory.IsZero(layer, 0, kTokens));
   }
+}
+
+TEST_F(HedgedTransportTest, HeadsThatAReplicaThatBreaksOffHasNotSentComeFromTheOther) {
+  Connect(Patient());
+  constexpr size_t kHalfParts = size_t{4} * 7 * 2;  // 4 chunks of 7 slabs
+  KvSpace space = space_;                           // as an engine with one head of each layer has it in memory
+  space.layers[0].kv_heads = 1;
+  uint64_t bytes = 0;
+  for (const bool layer_major : {false, true}) {
+    for (size_t parts = 0; parts <= kHalfParts; ++parts) {
+      SCOPED_TRACE(parts);
+      first_.BreakAfter(parts);
+      EngineMemory memory(space, kTokens);
+      ContiguousKv first_head = memory.view();
+      first_head.heads = {.begin = 0, .end = 1};
+      const FetchReport report =
+          client_->Fetch(chunks_, first_head, {.deadline = kPlenty, .layer_major = layer_major}).value();
+      EXPECT_THAT(Reasons(report), Each(MissReason::kNone));
+      for (uint32_t layer = 0; layer < 3; ++layer) {
+        for (uint32_t token = 0; token < kTokens; ++token) {
+          const std::vector<uint8_t> all = computed_.Rows(layer, token, 1);  // two heads of K, then two of V
+          std::vector<uint8_t> held(all.begin(), all.begin() + 32);
+          held.insert(held.end(), all.begin() + 64, all.begin() + 80);
+          ASSERT_EQ(memory.Rows(layer, token, 1), held) << layer << ", " << token;
+        }
+      }
+      EXPECT_EQ(memory.Rows(3, 0, kTokens), computed_.Rows(3, 0, kTokens));
+      if (bytes == 0) bytes = report.encoded_bytes;
+      EXPECT_EQ(report.encoded_bytes, bytes);
+    }
+  }
+  EXPECT_LE(bytes, uint64_t{kTokens} * 2 * (3 * (16 + 8) + 20)) << "no more than the heads that were asked for";
 }
 
 TEST_F(HedgedTransportTest, AChunkThatHasBegunIsNotMixedFromTwoEncodings) {
@@ -216,7 +248,7 @@ TEST_F(HedgedTransportTest, WhenAllReplicasFailTheChunksAreMissed) {
   second_.Fail(Unavailable("away"));
   EXPECT_THAT(Reasons(Fetch(memory_)), Each(MissReason::kUnreachable));
   first_.Fail({}, 0);
-  first_.BreakAfter(7 * 2);
+  first_.BreakAfter(14);
   EXPECT_THAT(Reasons(Fetch(memory_)), ElementsAre(MissReason::kNone, MissReason::kUnreachable,
                                                    MissReason::kUnreachable, MissReason::kUnreachable));
 }

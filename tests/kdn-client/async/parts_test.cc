@@ -85,7 +85,7 @@ TEST(TaskThreads, TasksThatBlockDoNotHoldUpOthers) {
 TEST(KvStage, ChunksAreCopiedToWhereTheyLieAlsoWhenTheyCrossBlocks) {
   const KvSpace space = TinySpace();
   EngineMemory memory = EngineMemory::WithKv(space, 100);
-  std::vector<ChunkRef> chunks = Chain(space, 3 * kChunkTokens);
+  std::vector<ChunkRef> chunks = Chain(space, size_t{3} * kChunkTokens);
   chunks[0].first_token = 5;                     // [5, 21)
   chunks[1].first_token = 21;                    // [21, 37), of which the first part lies in a block of chunk 0
   chunks[2].first_token = 6 * kChunkTokens - 3;  // [93, 100)
