@@ -308,6 +308,8 @@ TEST_P(HostileBulkNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
   struct Case {
     const char* what;
     std::function<void(BulkWire&)> send;
+    // Leaves an answer that may come while the connection is in the next call already: that call then has no hits.
+    bool answers_twice = false;
   };
   const auto batch = [](const std::function<void(Batch&)>& fill) {
     return [fill](BulkWire& wire) {
@@ -379,7 +381,7 @@ TEST_P(HostileBulkNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
       {"a message that is none", [](BulkWire& wire) { wire.SendRaw(BulkType::kSlabs, "\xff\xff\xff"); }},
       {"an answer that is none", [](BulkWire& wire) { wire.SendRaw(BulkType::kAnswer, "\xff\xff\xff"); }},
       {"an answer with data", [](BulkWire& wire) { wire.SendFrame(BulkType::kAnswer, v1::BulkAnswer(), "data"); }},
-      {"an answer in the middle", [](BulkWire& wire) { SendAnswer(wire); }},
+      {"an answer in the middle", [](BulkWire& wire) { SendAnswer(wire); }, /*answers_twice=*/true},
       {"a second welcome", [](BulkWire& wire) { wire.SendFrame(BulkType::kWelcome, Welcome()); }},
       {"a client's frame", [](BulkWire& wire) { wire.SendFrame(BulkType::kCall, v1::BulkCall()); }},
       {"a frame of no type", [](BulkWire& wire) { wire.SendHeader(static_cast<BulkType>(0), 0, 0); }},
@@ -396,6 +398,7 @@ TEST_P(HostileBulkNodeTest, FramesThatMakeNoSenseEndTheCallAndNotTheHits) {
     EXPECT_LT(report.elapsed, kPlenty / 4);
     // Nothing of it is left for the next call.
     node_->Serve(Answering(Honest()));
+    if (c.answers_twice) client_ = Connect({.shared_memory = false});
     EXPECT_THAT(Reasons(Fetch()), Each(MissReason::kNone));
   }
   node_.reset();  // its scripts use what is above
