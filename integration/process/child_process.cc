@@ -102,7 +102,11 @@ void ChildProcess::Kill() {
 }
 
 void ChildProcess::Pause() {
-  if (id_ > 0) kill(id_, SIGSTOP);
+  if (id_ <= 0 || kill(id_, SIGSTOP) != 0) return;
+  // Its threads go on for a moment; a child that has ended meanwhile is left for Wait.
+  siginfo_t stopped = {};
+  while (waitid(P_PID, static_cast<id_t>(id_), &stopped, WSTOPPED | WEXITED | WNOWAIT) != 0 && errno == EINTR) {
+  }
 }
 
 void ChildProcess::Resume() {

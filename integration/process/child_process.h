@@ -40,7 +40,7 @@ class ChildProcess {
   int Stop(absl::Duration grace);
   // SIGKILL.
   void Kill();
-  // SIGSTOP and SIGCONT.
+  // SIGSTOP, and waits until the child has stopped; SIGCONT.
   void Pause();
   void Resume();
   // Waits for the child to end by itself. DEADLINE_EXCEEDED when it has not after `timeout`.
