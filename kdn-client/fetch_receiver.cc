@@ -1,36 +1,14 @@
 #include "kdn-client/fetch_receiver.h"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <memory>
 #include <utility>
 
+#include "kdn-client/from_wire.h"
 #include "kdn/v1/node.pb.h"
 #include "storage/base/status.h"
 
 namespace kdn {
-
-Miss MissFromWire(int reason, const std::string& detail) {
-  constexpr size_t kLongestDetail = 512;
-  if (reason < 0 || reason >= kMissReasonCount) {
-    return {MissReason::kProtocol, fmt::format("the node gave the unknown reason {}", reason)};
-  }
-  return {static_cast<MissReason>(reason), detail.substr(0, kLongestDetail)};
-}
-
-TierKind TierFromWire(int tier) {
-  switch (tier) {
-    case v1::TIER_MEMORY:
-      return TierKind::kMemory;
-    case v1::TIER_DISK:
-      return TierKind::kDisk;
-    case v1::TIER_COLD_DISK:
-      return TierKind::kColdDisk;
-    default:
-      return TierKind::kNone;
-  }
-}
 
 absl::Status FetchReceiver::OnFrame(const grpc::ByteBuffer& message) {
   const absl::StatusOr<wire::ParsedFrame> frame = wire::ParseFrame(message);

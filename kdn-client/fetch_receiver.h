@@ -21,11 +21,6 @@ namespace v1 {
 class ChunkResult;
 }
 
-// A reason and a sentence that came from a peer: an unknown number is kProtocol, and the sentence is cut.
-Miss MissFromWire(int reason, const std::string& detail);
-// kNone for a number that is not known.
-TierKind TierFromWire(int tier);
-
 class FetchReceiver {
  public:
   // For a call, with `join_frames`, about `layers` of `keys` keys, the first of which is the sink's chunk number

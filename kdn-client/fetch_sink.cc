@@ -249,6 +249,7 @@ void FetchSink::DecodeGathered(const Slab& slab, Buffer encoded) {
   }
   Arrival& arrival = arrivals_[slab.chunk];
   ++arrival.decoding;
+  ++apart_;
   // The job holds the manifest that the slab is described in.
   auto job = std::make_shared<Decoded>(
       Decoded{.slab = slab, .manifest = arrival.manifest, .status = {}, .work = {}, .encoded = std::move(encoded)});
@@ -266,6 +267,7 @@ void FetchSink::DecodeGathered(const Slab& slab, Buffer encoded) {
 }
 
 void FetchSink::CompleteDecoded() {
+  if (apart_ == 0) return;  // as for all raw slabs: no lock for each of their parts
   std::vector<Decoded> done;
   {
     MutexLock lock(mu_);
@@ -273,6 +275,7 @@ void FetchSink::CompleteDecoded() {
   }
   for (Decoded& decoded : done) {
     --arrivals_[decoded.slab.chunk].decoding;
+    --apart_;
     work_apart_ += decoded.work;
     Complete(decoded.slab, decoded.status);
     spare_.push_back(std::move(decoded.encoded));

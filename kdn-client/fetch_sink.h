@@ -130,6 +130,7 @@ class FetchSink final : public SlabSink {
   Buffer gathered_;              // of the open slab, where its parts are copied
   Buffer decoded_;               // reused from slab to slab
   std::vector<Buffer> spare_;
+  size_t apart_ = 0;  // slabs given to other threads and not yet taken back from them
   absl::Duration work_apart_;
 
   Mutex mu_;

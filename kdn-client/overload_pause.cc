@@ -1,6 +1,6 @@
 #include "kdn-client/overload_pause.h"
 
-#include <algorithm>
+#include <random>
 
 #include "storage/base/status.h"
 
@@ -11,6 +11,9 @@ constexpr absl::Duration kFirst = absl::Milliseconds(20);
 constexpr absl::Duration kLongest = absl::Seconds(1);
 
 }  // namespace
+
+OverloadPause::OverloadPause(const Clock& clock)
+    : clock_(clock), backoff_(kFirst, kLongest, /*seed=*/std::random_device()()) {}
 
 absl::Status OverloadPause::Check() {
   MutexLock lock(mu_);
@@ -23,14 +26,9 @@ absl::Status OverloadPause::Check() {
 void OverloadPause::Note(const absl::Status& status) {
   if (!status.ok() && !absl::IsResourceExhausted(status)) return;
   MutexLock lock(mu_);
-  if (status.ok()) {
-    longest_ = absl::ZeroDuration();
-    return;
-  }
+  if (status.ok()) return backoff_.Reset();
   const absl::Time now = clock_.Now();
-  if (now < until_) return;  // a call that was under way when the pause began
-  longest_ = std::clamp(2 * longest_, kFirst, kLongest);
-  until_ = now + longest_ * std::uniform_real_distribution<double>(0.5, 1.0)(random_);
+  if (now >= until_) until_ = now + backoff_.Next();  // else it is a call that was under way when the pause began
 }
 
 }  // namespace kdn

@@ -8,11 +8,10 @@
 #ifndef KDN_KDN_CLIENT_OVERLOAD_PAUSE_H_
 #define KDN_KDN_CLIENT_OVERLOAD_PAUSE_H_
 
-#include <random>
-
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "storage/base/backoff.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 
@@ -21,7 +20,7 @@ namespace kdn {
 class OverloadPause {
  public:
   // `clock` outlives this.
-  explicit OverloadPause(const Clock& clock = Clock::Real()) : clock_(clock) {}
+  explicit OverloadPause(const Clock& clock = Clock::Real());
 
   // RESOURCE_EXHAUSTED during a pause.
   absl::Status Check();
@@ -33,8 +32,7 @@ class OverloadPause {
   const Clock& clock_;
   Mutex mu_;
   absl::Time until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
-  absl::Duration longest_ ABSL_GUARDED_BY(mu_) = absl::ZeroDuration();  // of the last pause
-  std::minstd_rand random_ ABSL_GUARDED_BY(mu_){std::random_device()()};
+  Backoff backoff_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace kdn

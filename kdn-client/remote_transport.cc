@@ -9,6 +9,7 @@
 #include "kdn-client/bulk/bulk_calls.h"
 #include "kdn-client/call_rules.h"
 #include "kdn-client/fetch_receiver.h"
+#include "kdn-client/from_wire.h"
 #include "kdn-client/node_channel.h"
 #include "kdn-client/overload_pause.h"
 #include "kdn-client/raw_call.h"
@@ -38,13 +39,6 @@ absl::Status InBatches(std::span<const ChunkKey> keys, Call&& call) {
     KDN_RETURN_IF_ERROR(call(first, keys.subspan(first, std::min(keys.size() - first, wire::kMaxKeysPerCall))));
   }
   return absl::OkStatus();
-}
-
-absl::Status StatusFromWire(const v1::ChunkStatus& status) {
-  if (status.code() == 0) return absl::OkStatus();
-  const bool known = status.code() > 0 && status.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  return absl::Status(known ? static_cast<absl::StatusCode>(status.code()) : absl::StatusCode::kUnknown,
-                      status.message());
 }
 
 template <typename Statuses>

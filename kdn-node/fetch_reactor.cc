@@ -227,14 +227,9 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     reservation_.ShrinkTo(0);
   }
 
-  // Nothing else runs for this call any more. What was read and not sent counts as read.
+  // Nothing else runs for this call any more.
   void End(bool cut_short) {
-    uint64_t unanswered = chunks_;
-    for (size_t reason = 0; reason < kMissReasonCount; ++reason) {
-      state_.metrics.Fetched(static_cast<MissReason>(reason), reader_->results()[reason]);
-      unanswered -= reader_->results()[reason];
-    }
-    if (reader_->codec() != nullptr) state_.metrics.Recoded(*reader_->codec(), reader_->recoded_bytes());
+    const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
     if (!cut_short) return Finish(record_.End(absl::OkStatus()));
     const bool late = context_.deadline() <= std::chrono::system_clock::now();
     state_.metrics.Fetched(late ? MissReason::kDeadline : MissReason::kCancelled, unanswered);

@@ -324,4 +324,14 @@ std::unique_ptr<FetchReader> MakeFetchReader(TieredStore& store, FetchCall call)
   return std::make_unique<ChunkMajorReader>(store, std::move(call));
 }
 
+uint64_t CountFetched(const FetchReader& reader, uint64_t asked, NodeMetrics& metrics) {
+  uint64_t unfinished = asked;
+  for (size_t reason = 0; reason < kMissReasonCount; ++reason) {
+    metrics.Fetched(static_cast<MissReason>(reason), reader.results()[reason]);
+    unfinished -= reader.results()[reason];
+  }
+  if (reader.codec() != nullptr) metrics.Recoded(*reader.codec(), reader.recoded_bytes());
+  return unfinished;
+}
+
 }  // namespace kdn

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "kdn-node/metrics.h"
 #include "kdn-node/wire_convert.h"
 #include "storage/base/buffer.h"
 #include "storage/chunk.h"
@@ -75,6 +76,10 @@ class FetchReader {
 
 // A reader in the order that `call` asks for. `store` outlives it.
 std::unique_ptr<FetchReader> MakeFetchReader(TieredStore& store, FetchCall call);
+
+// Counts what became of the `asked` chunks of a fetch that is over, and what was recoded; returns how many of them are
+// not finished. What was read and not sent counts as read.
+uint64_t CountFetched(const FetchReader& reader, uint64_t asked, NodeMetrics& metrics);
 
 }  // namespace kdn
 

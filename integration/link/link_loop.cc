@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -86,32 +85,25 @@ struct LinkLoop::Connection {
 
 absl::StatusOr<std::unique_ptr<LinkLoop>> LinkLoop::Create(const Endpoint& upstream, const LinkOptions& options) {
   KDN_RETURN_IF_ERROR(ValidateLinkOptions(options));
-  KDN_ASSIGN_OR_RETURN(const Address address, Resolve(upstream));
+  KDN_ASSIGN_OR_RETURN(const SocketAddress address, Resolve(upstream));
   std::unique_ptr<LinkLoop> loop(new LinkLoop(address, options));
   KDN_RETURN_IF_ERROR(loop->Open());
   return loop;
 }
 
-LinkLoop::LinkLoop(const Address& upstream, const LinkOptions& options)
+LinkLoop::LinkLoop(const SocketAddress& upstream, const LinkOptions& options)
     : upstream_(upstream), options_(options), up_(LinkWay::kUp, options), down_(LinkWay::kDown, options) {}
 
 LinkLoop::~LinkLoop() {
   for (const auto& [key, connection] : connections_) Reset(*connection);
 }
 
-absl::StatusOr<LinkLoop::Address> LinkLoop::Resolve(const Endpoint& upstream) {
+absl::StatusOr<SocketAddress> LinkLoop::Resolve(const Endpoint& upstream) {
   if (upstream.port == 0) return InvalidArgument("upstream {} has no port to connect to", upstream.ToString());
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(upstream.host.c_str(), std::to_string(upstream.port).c_str(), &hints, &found);
-  if (error != 0) return NotFound("upstream {}: {}", upstream.ToString(), gai_strerror(error));
-  Address address{};
-  std::memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
-  address.size = found->ai_addrlen;
-  freeaddrinfo(found);
-  return address;
+  const absl::StatusOr<std::vector<SocketAddress>> found =
+      LookUpHost(upstream.host, std::to_string(upstream.port), /*flags=*/0);
+  if (!found.ok()) return NotFound("upstream {}: {}", upstream.ToString(), MessageOf(found.status()));
+  return found->front();
 }
 
 absl::Status LinkLoop::Open() {
@@ -239,7 +231,7 @@ void LinkLoop::StartConnection(UniqueFd client) {
   SendAtOnce(client.get());
   SendAtOnce(upstream.get());
   LimitReceiveBuffer(upstream.get());
-  const int result = connect(upstream.get(), reinterpret_cast<const sockaddr*>(&upstream_.storage), upstream_.size);
+  const int result = connect(upstream.get(), upstream_.get(), upstream_.size);
   const bool failed = result != 0 && errno != EINPROGRESS;
   auto connection = std::make_unique<Connection>(*this, std::move(client), std::move(upstream));
   if (failed) Reset(*connection);

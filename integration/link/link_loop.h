@@ -8,8 +8,6 @@
 #ifndef KDN_INTEGRATION_LINK_LINK_LOOP_H_
 #define KDN_INTEGRATION_LINK_LINK_LOOP_H_
 
-#include <sys/socket.h>
-
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -21,6 +19,7 @@
 #include "integration/link/link_direction.h"
 #include "integration/link/link_options.h"
 #include "kdn-node/endpoint.h"
+#include "storage/base/socket_address.h"
 #include "storage/base/unique_fd.h"
 
 namespace kdn {
@@ -60,13 +59,9 @@ class LinkLoop {
   struct Connection;
 
   // Where to connect to.
-  struct Address {
-    sockaddr_storage storage;
-    socklen_t size;
-  };
 
-  LinkLoop(const Address& upstream, const LinkOptions& options);
-  static absl::StatusOr<Address> Resolve(const Endpoint& upstream);
+  LinkLoop(const SocketAddress& upstream, const LinkOptions& options);
+  static absl::StatusOr<SocketAddress> Resolve(const Endpoint& upstream);
   absl::Status Open();
 
   void Accept();
@@ -92,7 +87,7 @@ class LinkLoop {
   void Watch(int fd, void* tag, uint32_t events, uint32_t& watched) const;
   void WatchListener();
 
-  const Address upstream_;
+  const SocketAddress upstream_;
   Endpoint endpoint_;
   LinkOptions options_;
   bool stalled_ = false;

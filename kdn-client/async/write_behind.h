@@ -32,7 +32,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "kdn-client/async/backoff.h"
+#include "storage/base/backoff.h"
 #include "kdn-client/async/kv_stage.h"
 #include "kdn-client/client.h"
 #include "storage/base/clock.h"

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kdn-client/from_wire.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
 
@@ -30,13 +31,6 @@ v1::BulkCall CallUntil(absl::Time deadline) {
   return call;
 }
 
-absl::Status StatusOf(const v1::ChunkStatus& status) {
-  if (status.code() == 0) return absl::OkStatus();
-  const bool known = status.code() > 0 && status.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  return absl::Status(known ? static_cast<absl::StatusCode>(status.code()) : absl::StatusCode::kUnknown,
-                      status.message());
-}
-
 template <typename Message>
 absl::Status Parse(const BulkSocket::Frame& frame, Message& message) {
   if (message.ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size()))) return absl::OkStatus();
@@ -48,7 +42,7 @@ absl::Status ReadAnswer(const BulkSocket::Frame& frame, v1::BulkAnswer& answer) 
     return DataLoss("a frame of type {} came where an answer must", static_cast<int>(frame.type));
   }
   KDN_RETURN_IF_ERROR(Parse(frame, answer));
-  return StatusOf(answer.status());
+  return StatusFromWire(answer.status());
 }
 
 // One fetch over one connection.

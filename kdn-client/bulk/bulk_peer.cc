@@ -1,11 +1,11 @@
 #include "kdn-client/bulk/bulk_peer.h"
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
 #include "kdn/v1/bulk.pb.h"
 #include "storage/base/clock.h"
+#include "storage/base/machine_id.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -21,15 +21,6 @@ constexpr absl::Duration kShortestPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 
 absl::Time Now() { return Clock::Real().Now(); }
-
-const std::string& ThisMachine() {
-  static const auto& id = *new std::string([] {
-    std::string text;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> text;
-    return text;
-  }());
-  return id;
-}
 
 }  // namespace
 
@@ -74,8 +65,8 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation*
   }
   if (!greeting.ok()) return greeting.status();
   const v1::BulkWelcome& welcome = greeting->welcome;
-  const bool near = options_.shared_memory && !welcome.local_socket().empty() && welcome.machine() == ThisMachine();
-  if (near && !ThisMachine().empty()) {
+  const bool near = options_.shared_memory && !welcome.local_socket().empty() && welcome.machine() == MachineId();
+  if (near && !MachineId().empty()) {
     // Of another user's node, or one in another network namespace, the slabs come by this connection.
     absl::StatusOr<Loan> loan = ConnectLocally(welcome.local_socket(), deadline, cancel);
     if (loan.ok()) return loan;

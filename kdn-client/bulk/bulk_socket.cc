@@ -1,7 +1,5 @@
 #include "kdn-client/bulk/bulk_socket.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -19,6 +17,7 @@ namespace {
 constexpr short kReadable = POLLIN;
 constexpr short kWritable = POLLOUT;
 constexpr size_t kWorthWaking = size_t{64} << 10;
+constexpr int kIdleSeconds = 20;
 
 // For poll: rounded up, so that a deadline has passed when it says so; waits are cut in slices.
 int MillisecondsUntil(absl::Time deadline) {
@@ -26,26 +25,14 @@ int MillisecondsUntil(absl::Time deadline) {
   return static_cast<int>(std::clamp(left + 1, 0.0, 60'000.0));
 }
 
-// Peers that vanish without a word are found out while a call waits by its deadline, and while none does by these.
-void SetTcpOptions(int socket) {
-  const auto set = [socket](int level, int option, int value) {
-    setsockopt(socket, level, option, &value, sizeof value);
-  };
-  set(IPPROTO_TCP, TCP_NODELAY, 1);
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 20);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 2);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BulkSocket>> BulkSocket::Connect(const SocketAddress& address, absl::Time deadline) {
   UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return Unavailable("no socket: {}", std::strerror(errno));
-  if (address.storage.ss_family != AF_UNIX) SetTcpOptions(fd.get());
+  if (address.storage.ss_family != AF_UNIX) SetTcpOptions(fd.get(), kIdleSeconds);
   std::unique_ptr<BulkSocket> socket(new BulkSocket(std::move(fd)));
-  if (connect(socket->socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) {
+  if (connect(socket->socket_.get(), address.get(), address.size) != 0) {
     if (errno != EINPROGRESS) return Unavailable("{}", std::strerror(errno));
     short ready = 0;
     KDN_RETURN_IF_ERROR(socket->Await(kWritable, deadline, &ready));

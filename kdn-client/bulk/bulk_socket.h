@@ -21,8 +21,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "kdn-client/bulk/node_address.h"
 #include "proto/wire/bulk_frame.h"
+#include "storage/base/socket_address.h"
 #include "storage/base/socket_io.h"
 #include "storage/base/unique_fd.h"
 

@@ -7,26 +7,15 @@
 #ifndef KDN_KDN_CLIENT_BULK_NODE_ADDRESS_H_
 #define KDN_KDN_CLIENT_BULK_NODE_ADDRESS_H_
 
-#include <sys/socket.h>
-
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "storage/base/socket_address.h"
 
 namespace kdn {
-
-struct SocketAddress {
-  sockaddr_storage storage = {};
-  socklen_t size = 0;
-};
-
-// Of a local socket: by a path, or by a name in the abstract namespace. INVALID_ARGUMENT when that is too long.
-absl::StatusOr<SocketAddress> LocalPath(std::string_view path);
-absl::StatusOr<SocketAddress> LocalName(std::string_view name);
 
 class NodeAddress {
  public:

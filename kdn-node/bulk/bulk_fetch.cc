@@ -89,12 +89,7 @@ void BulkFetch::AddItem(FetchItem item, v1::BulkSlabs& slabs, BulkBatch& batch, 
 
 void BulkFetch::End(const absl::Status& status) {
   ended_ = true;
-  uint64_t unanswered = chunks_;
-  for (size_t reason = 0; reason < kMissReasonCount; ++reason) {
-    state_.metrics.Fetched(static_cast<MissReason>(reason), reader_->results()[reason]);
-    unanswered -= reader_->results()[reason];
-  }
-  if (reader_->codec() != nullptr) state_.metrics.Recoded(*reader_->codec(), reader_->recoded_bytes());
+  const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
   if (!status.ok()) state_.metrics.Fetched(MissFromStatus(status).reason, unanswered);
   record_.End(status);
 }

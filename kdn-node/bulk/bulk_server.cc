@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -15,7 +13,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <random>
 #include <string>
 #include <thread>
@@ -26,6 +23,7 @@
 #include "kdn-node/bulk/bulk_connection.h"
 #include "kdn-node/bulk/listen_socket.h"
 #include "proto/wire/bulk_frame.h"
+#include "storage/base/machine_id.h"
 #include "storage/base/mutex.h"
 #include "storage/base/socket_io.h"
 #include "storage/base/status.h"
@@ -36,29 +34,11 @@ namespace {
 // A new connection must say within this time what it speaks.
 constexpr std::chrono::seconds kFirstBytesTime{20};
 constexpr std::chrono::seconds kSweepInterval{1};
+constexpr int kIdleSeconds = 60;
 
 std::string RandomName() {
   std::random_device random;
   return fmt::format("kdn-node-{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
-}
-
-// Different after every boot, and on every machine.
-std::string MachineId() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  return id;
-}
-
-// Peers that vanished are found out, and small frames leave at once.
-void SetTcpOptions(int socket) {
-  const auto set = [socket](int level, int option, int value) {
-    setsockopt(socket, level, option, &value, sizeof value);
-  };
-  set(IPPROTO_TCP, TCP_NODELAY, 1);
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 60);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
 // The socket counts as readable once it has so many bytes, or its peer has closed it.
@@ -180,7 +160,7 @@ class BulkServerImpl final : public BulkServer {
     }
     if (local && !PeerIsThisUser(socket.get())) return;
     if (!local) {
-      SetTcpOptions(socket.get());
+      SetTcpOptions(socket.get(), kIdleSeconds);
       KeepShortWithinMachine(socket.get());
       SetLeastReadable(socket.get(), static_cast<int>(wire::kBulkPreface.size()));
     }

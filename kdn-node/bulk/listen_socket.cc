@@ -3,13 +3,13 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
-#include <memory>
+#include <string>
+#include <vector>
 
+#include "storage/base/socket_address.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -25,23 +25,23 @@ uint16_t PortOf(int socket) {
                                              : reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
 }
 
+bool Listen(const UniqueFd& socket, const SocketAddress& address) {
+  return bind(socket.get(), address.get(), address.size) == 0 && listen(socket.get(), SOMAXCONN) == 0;
+}
+
 }  // namespace
 
 absl::StatusOr<UniqueFd> ListenOn(Endpoint& endpoint) {
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
-  if (error != 0) return Unavailable("cannot listen on {}: {}", endpoint.ToString(), gai_strerror(error));
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
+  const absl::StatusOr<std::vector<SocketAddress>> addresses =
+      LookUpHost(endpoint.host, std::to_string(endpoint.port), AI_PASSIVE);
+  if (!addresses.ok()) return Annotate(addresses.status(), fmt::format("cannot listen on {}", endpoint.ToString()));
   int last_error = 0;
-  for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
-    UniqueFd socket(::socket(a->ai_family, kStream, a->ai_protocol));
+  for (const SocketAddress& address : *addresses) {
+    UniqueFd socket(::socket(address.storage.ss_family, kStream, 0));
     constexpr int kOn = 1;
     // A node that is started again has its port at once; two nodes cannot have it both.
     setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &kOn, sizeof kOn);
-    if (socket.valid() && bind(socket.get(), a->ai_addr, a->ai_addrlen) == 0 && listen(socket.get(), SOMAXCONN) == 0) {
+    if (socket.valid() && Listen(socket, address)) {
       endpoint.port = PortOf(socket.get());
       return socket;
     }
@@ -52,17 +52,9 @@ absl::StatusOr<UniqueFd> ListenOn(Endpoint& endpoint) {
 }
 
 absl::StatusOr<UniqueFd> ListenLocally(const std::string& name) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (name.size() + 1 > sizeof address.sun_path)
-    return InvalidArgument("local socket '{}': the name is too long", name);
-  name.copy(address.sun_path + 1, name.size());  // behind a zero: no file
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  KDN_ASSIGN_OR_RETURN(const SocketAddress address, LocalName(name));
   UniqueFd socket(::socket(AF_UNIX, kStream, 0));
-  if (socket.valid() && bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0 &&
-      listen(socket.get(), SOMAXCONN) == 0) {
-    return socket;
-  }
+  if (socket.valid() && Listen(socket, address)) return socket;
   return Unavailable("local socket '{}': {}", name, std::strerror(errno));
 }
 

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -152,6 +153,17 @@ SocketState SocketWriter::SendTo(int socket, uint64_t* sent) {
     }
   }
   return SocketState::kReady;
+}
+
+void SetTcpOptions(int socket, int idle_seconds) {
+  const auto set = [socket](int level, int option, int value) {
+    setsockopt(socket, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, idle_seconds);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, std::max(idle_seconds / 4, 1));
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
 void KeepShortWithinMachine(int socket) {

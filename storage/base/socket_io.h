@@ -75,6 +75,10 @@ class SocketWriter {
   size_t offset_ = 0;  // how much of the first piece is sent
 };
 
+// For a TCP connection: what is sent leaves at once, and a peer that vanished without a word is found out after
+// `idle_seconds` without traffic and three more probes, a fourth of that time apart.
+void SetTcpOptions(int socket, int idle_seconds);
+
 // For a TCP connection within this machine: lets so little be under way that it is still in the processor's caches when
 // it is read. The kernel would else let megabytes pile up, which gain nothing where there is no distance. Does nothing
 // to other connections.

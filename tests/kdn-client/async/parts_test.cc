@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kdn-client/async/backoff.h"
+#include "storage/base/backoff.h"
 #include "kdn-client/async/first_answer.h"
 #include "kdn-client/async/kv_stage.h"
 #include "kdn-client/async/task_threads.h"

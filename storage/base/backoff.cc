@@ -1,4 +1,4 @@
-#include "kdn-client/async/backoff.h"
+#include "storage/base/backoff.h"
 
 #include <algorithm>
 

@@ -2,8 +2,8 @@
 // half, so that many clients of one node do not come back at once.
 //
 // Thread-safety: one thread at a time.
-#ifndef KDN_KDN_CLIENT_ASYNC_BACKOFF_H_
-#define KDN_KDN_CLIENT_ASYNC_BACKOFF_H_
+#ifndef KDN_STORAGE_BASE_BACKOFF_H_
+#define KDN_STORAGE_BASE_BACKOFF_H_
 
 #include <cstdint>
 #include <random>
@@ -31,4 +31,4 @@ class Backoff {
 
 }  // namespace kdn
 
-#endif  // KDN_KDN_CLIENT_ASYNC_BACKOFF_H_
+#endif  // KDN_STORAGE_BASE_BACKOFF_H_
