@@ -35,10 +35,14 @@ struct FetchQuery {
   HeadRange heads = {};
 };
 
-// Receives a fetch, on one thread, in the order in which it arrives. Sinks copy what they keep.
+// Receives a fetch, on one thread at a time, in the order in which it arrives. Sinks copy what they keep.
 class SlabSink {
  public:
   virtual ~SlabSink() = default;
+  // A sink for the same fetch, through which another thread may deliver other chunks at the same time: each chunk comes
+  // through one of them from its beginning to its end. It goes before this one does. Null: this sink takes one thread
+  // only.
+  virtual std::unique_ptr<SlabSink> Fork() { return nullptr; }
   // A chunk is about to come. Returning false skips its slabs (they are dropped on arrival).
   virtual bool OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) = 0;
   // A part of an encoded slab. Slabs come one after another, within a chunk in the manifest's order; the parts of a

@@ -58,7 +58,7 @@ Race::Outcome Race::Run(std::span<const size_t> replicas, const Ask& ask, const 
           Begin(replicas[next++], /*is_hedge=*/true, ask);
           hedge_at = Now() + rules.delay;
         } else {
-          hedge_at = absl::InfiniteFuture();
+          hedge_at = next < replicas.size() ? Now() + rules.again : absl::InfiniteFuture();
         }
         break;
     }

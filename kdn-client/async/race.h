@@ -50,8 +50,9 @@ class Race : public std::enable_shared_from_this<Race> {
   using Ask = std::function<absl::Status(Attempt&)>;
 
   struct Rules {
-    absl::Duration delay;             // until the next replica is asked too
-    std::function<bool()> may_hedge;  // asked before that is done
+    absl::Duration delay;                             // until the next replica is asked too
+    std::function<bool()> may_hedge;                  // asked before that is done
+    absl::Duration again = absl::InfiniteDuration();  // after which it is asked again, where it said no
   };
 
   struct Outcome {
