@@ -1,0 +1,66 @@
+// kdn-placement: parses flags, opens the registry, serves until SIGTERM or SIGINT.
+#include <fmt/core.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "placement/daemon/flags.h"
+#include "placement/daemon/placement_server.h"
+#include "storage/base/daemon_process.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+constexpr int kCannotStart = 1;
+
+absl::StatusOr<std::unique_ptr<Registry>> OpenRegistry(const PlacementFlags& flags) {
+  if (const auto* embedded = std::get_if<EmbeddedRegistryOptions>(&flags.registry)) {
+    return OpenEmbeddedRegistry(*embedded);
+  }
+  return ConnectEtcd(std::get<EtcdOptions>(flags.registry));
+}
+
+absl::Status Serve(const PlacementFlags& flags) {
+  RaiseFileLimit("--max-watchers", flags.server.placement.max_watchers);
+  StopSignals stop;
+  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Registry> registry, OpenRegistry(flags));
+  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<PlacementServer> server, PlacementServer::Start(*registry, flags.server));
+  const std::optional<Endpoint>& metrics = server->metrics_endpoint();
+  if (!flags.port_file.empty()) {
+    std::vector<Endpoint> endpoints = {server->endpoint()};
+    if (metrics.has_value()) endpoints.push_back(*metrics);
+    KDN_RETURN_IF_ERROR(WritePortFile(flags.port_file, endpoints));
+  }
+  spdlog::info("kdn-placement {} serves cluster '{}' on {}; registry {}; metrics {}", KDN_VERSION,
+               flags.server.placement.cluster, server->endpoint().ToString(), registry->Describe(),
+               metrics.has_value() ? "on http://" + metrics->ToString() + "/metrics" : "are off");
+  if (const TopologyPtr topology = server->topology(); topology != nullptr) {
+    spdlog::info("epoch {}: {} nodes, 2^{} partitions, {} replicas", topology->epoch(), topology->parts().nodes.size(),
+                 topology->parts().partition_bits, topology->replicas());
+  }
+
+  spdlog::info("{}: stopping, running calls have {}", stop.Wait(), absl::FormatDuration(flags.stop_grace));
+  server->Stop(flags.stop_grace);
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace kdn
+
+int main(int argc, char** argv) {
+  const kdn::PlacementFlagsResult parsed = kdn::ParsePlacementFlags(argc, argv);
+  if (!parsed.flags.has_value()) {
+    fmt::print(parsed.exit.exit_code == 0 ? stdout : stderr, "{}", parsed.exit.text);
+    return parsed.exit.exit_code;
+  }
+  kdn::StartLogging("kdn-placement", parsed.flags->log_level);
+  if (const absl::Status status = kdn::Serve(*parsed.flags); !status.ok()) {
+    fmt::print(stderr, "kdn-placement: {}\n", kdn::MessageOf(status));
+    return kdn::kCannotStart;
+  }
+  return 0;
+}
