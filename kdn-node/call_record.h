@@ -16,7 +16,9 @@ namespace kdn {
 
 class CallRecord {
  public:
-  CallRecord(ServiceState& state, Method method) : state_(state), method_(method), started_(state.clock.Now()) {}
+  CallRecord(ServiceState& state, Method method) : state_(state), method_(method), started_(state.clock.Now()) {
+    state.metrics.CallBegan();
+  }
 
   // Counts the call as ended so, and returns the status in gRPC's form. Called before the reactor's Finish: a peer that
   // has its answer finds it counted.

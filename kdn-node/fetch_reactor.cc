@@ -283,6 +283,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* StartFetch(ServiceState& state, grpc
                                          "--max-fetch-bytes",
                                          state.fetches.held(), state.fetches.limit()));
   }
+  state.NoteFetch(call->what);
   auto* reactor = new FetchReactor(state, context, *std::move(call), std::move(floor));
   reactor->Start();
   return reactor;

@@ -19,6 +19,19 @@ namespace {
 constexpr int kBadFlags = 2;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
+struct RawMemberFlags {
+  std::vector<std::string> placement;
+  std::string cluster = "kdn";
+  std::string node_id;
+  std::string advertise;
+  std::string zone;
+  std::string weight = "auto";
+  std::string move_rate = "256MiB";
+  std::string leave_grace = "300ms";
+  std::string release_after = "30s";
+  std::string anti_entropy_interval = "1m";
+};
+
 // What the flags say, before it is checked.
 struct RawFlags {
   std::string listen = "127.0.0.1:7401";
@@ -40,12 +53,43 @@ struct RawFlags {
   std::string max_upload_bytes = "1GiB";
   std::string max_fetch_bytes = "4GiB";
   size_t max_connections = 4096;
+  RawMemberFlags member;
   std::string stop_grace = "10s";
   std::string port_file;
   std::string log_level = "info";
 };
 
-// CLI11 hands a flag of the file over as a list when its value has commas or brackets; no value here has any.
+void DeclareMember(CLI::App& app, RawMemberFlags& raw) {
+  CLI::Option* const placement =
+      app.add_option("--placement", raw.placement,
+                     "Placement daemons of the cluster that this node joins, one or more; without it the node is alone")
+          ->type_name("HOST:PORT,...")
+          ->group("Cluster")
+          ->delimiter(',');
+  const auto add = [&](const char* name, std::string& value, const char* type, const char* help) {
+    app.add_option(name, value, help)->capture_default_str()->type_name(type)->group("Cluster")->needs(placement);
+  };
+  add("--cluster", raw.cluster, "NAME", "The cluster's name; data that belong to another one are not brought into it");
+  add("--node-id", raw.node_id, "ID",
+      "Name of this node, its own in the cluster, and the same after a restart: its data are known by it; the "
+      "machine's "
+      "name unless given");
+  add("--advertise", raw.advertise, "HOST:PORT",
+      "Where clients and other nodes reach this node; --listen unless given");
+  add("--zone", raw.zone, "NAME", "What fails together, a rack or a room; replicas are spread over zones");
+  add("--weight", raw.weight, "N|auto", "Share of the partitions in relation to other nodes; auto: GiB of all budgets");
+  add("--move-rate", raw.move_rate, "SIZE",
+      "Bytes a second that moves and repairs may bring to this node; 0: no limit");
+  add("--leave-grace", raw.leave_grace, "DURATION",
+      "From leaving the cluster, after SIGTERM, to the refusal of calls: until then clients hear of it");
+  add("--release-after", raw.release_after, "DURATION",
+      "From losing a partition to dropping its chunks: until then clients that have not heard of it find them");
+  add("--anti-entropy-interval", raw.anti_entropy_interval, "DURATION",
+      "How often chunks are compared with those of another owner; 0s: never");
+}
+
+// CLI11 hands a flag of the file over as a list when its value has commas or brackets; no value here has any but
+// --placement, which is a list.
 void Declare(CLI::App& app, RawFlags& raw) {
   app.set_version_flag("--version", "kdn-node " KDN_VERSION);
   app.set_help_flag("-h,--help", "Print this and exit");
@@ -103,6 +147,8 @@ void Declare(CLI::App& app, RawFlags& raw) {
       "Limits");
   add("--max-connections", raw.max_connections, "N",
       "Connections that speak KDN's bulk protocol; more are closed, and their clients use gRPC", "Limits");
+
+  DeclareMember(app, raw.member);
 
   add("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM", "Process");
   add("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
@@ -214,6 +260,36 @@ absl::StatusOr<SpaceQuotas> QuotaFlags(const std::vector<std::string>& texts) {
   return quotas;
 }
 
+absl::StatusOr<MemberOptions> MemberFlags(const RawMemberFlags& raw, const NodeFlags& flags) {
+  MemberOptions member = {.placement = raw.placement,
+                          .cluster = raw.cluster,
+                          .node_id = raw.node_id.empty() ? DefaultNodeId() : raw.node_id,
+                          .advertise = raw.advertise,
+                          .zone = raw.zone,
+                          .capacity_bytes = CapacityOf(flags.store),
+                          .data_directory = flags.store.disks.empty() ? "" : flags.store.disks.front().path};
+  member.weight = DefaultWeight(member.capacity_bytes);
+  if (raw.weight != "auto") {
+    const char* const end = raw.weight.data() + raw.weight.size();
+    const auto [parsed, error] = std::from_chars(raw.weight.data(), end, member.weight);
+    if (error != std::errc() || parsed != end) {
+      return InvalidArgument("--weight: '{}' is not a whole number; give one, or auto", raw.weight);
+    }
+  }
+  KDN_ASSIGN_OR_RETURN(member.move_bytes_per_second, SizeFlag("--move-rate", raw.move_rate, 0));
+  KDN_ASSIGN_OR_RETURN(member.leave_grace, DurationFlag("--leave-grace", raw.leave_grace, /*zero_is_fine=*/true));
+  KDN_ASSIGN_OR_RETURN(member.release_after, DurationFlag("--release-after", raw.release_after, /*zero_is_fine=*/true));
+  KDN_ASSIGN_OR_RETURN(member.anti_entropy_interval,
+                       DurationFlag("--anti-entropy-interval", raw.anti_entropy_interval, /*zero_is_fine=*/true));
+  const std::string& host = flags.server.listen.host;
+  if (member.advertise.empty() && (host == "0.0.0.0" || host == "::")) {
+    return InvalidArgument("--advertise: --listen {} names no address that others can call; give this machine's own",
+                           flags.server.listen.ToString());
+  }
+  KDN_RETURN_IF_ERROR(CheckMemberOptions(member));
+  return member;
+}
+
 absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   NodeFlags flags;
   KDN_ASSIGN_OR_RETURN(flags.server.listen, EndpointFlag("--listen", raw.listen, raw.insecure_remote));
@@ -249,6 +325,10 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
     return InvalidArgument("--max-connections: {} is out of range; give 1 to 1000000", raw.max_connections);
   }
   flags.server.max_connections = raw.max_connections;
+  if (!raw.member.placement.empty()) {
+    KDN_ASSIGN_OR_RETURN(flags.member, MemberFlags(raw.member, flags));
+    flags.store.whole_chains = false;  // a chain's chunks lie on many nodes
+  }
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;
   constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};

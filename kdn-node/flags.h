@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kdn-node/cluster/member_options.h"
 #include "kdn-node/server.h"
 #include "storage/tiered_store.h"
 
@@ -22,7 +23,8 @@ namespace kdn {
 struct NodeFlags {
   ServerOptions server;
   TieredStoreOptions store;
-  bool shared_memory = true;  // make an arena for the store
+  bool shared_memory = true;            // make an arena for the store
+  std::optional<MemberOptions> member;  // absent: a node alone
   absl::Duration stop_grace = absl::Seconds(10);
   std::string port_file;
   std::string log_level = "info";

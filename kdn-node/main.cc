@@ -12,6 +12,7 @@
 #include <fstream>
 #include <memory>
 
+#include "kdn-node/cluster/cluster_member.h"
 #include "kdn-node/flags.h"
 #include "kdn-node/server.h"
 #include "storage/base/status.h"
@@ -96,6 +97,11 @@ absl::Status Serve(NodeFlags flags) {
   }
   if (held.disks.empty()) spdlog::info("no --disk-path and no --disk: chunks are held in memory alone");
 
+  std::unique_ptr<ClusterMember> member;
+  if (flags.member.has_value()) {
+    KDN_ASSIGN_OR_RETURN(member, ClusterMember::Open(*flags.member, *store));
+    member->AddTo(flags.server);
+  }
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(*store, flags.server));
   if (!flags.port_file.empty()) KDN_RETURN_IF_ERROR(WritePortFile(flags.port_file, *server));
   spdlog::info("kdn-node {} serves on {}; metrics {}", KDN_VERSION, server->endpoint().ToString(),
@@ -103,11 +109,14 @@ absl::Status Serve(NodeFlags flags) {
                    ? "on http://" + server->metrics_endpoint()->ToString() + "/metrics"
                    : "are off");
 
+  if (member != nullptr) member->Start(server->endpoint().ToString(), [&] { return server->Activity(); });
+
   int signal_number = 0;
   sigwait(&stop_signals, &signal_number);
   spdlog::info("{}: stopping, running calls have {}", signal_number == SIGINT ? "SIGINT" : "SIGTERM",
                absl::FormatDuration(flags.stop_grace));
   pthread_sigmask(SIG_UNBLOCK, &stop_signals, nullptr);  // a second signal ends the process at once
+  if (member != nullptr) member->Leave();
   server->Stop(flags.stop_grace);
   spdlog::info("stopped");
   return absl::OkStatus();

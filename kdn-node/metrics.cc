@@ -62,8 +62,8 @@ std::string DiskName(size_t level) { return level == 0 ? "disk" : fmt::format("d
 }  // namespace
 
 std::string_view MethodName(Method method) {
-  constexpr std::array<std::string_view, kMethodCount> kNames = {"Lookup", "Fetch", "Store", "Delete",
-                                                                 "Pin",    "Unpin", "Stats", "Prefetch"};
+  constexpr std::array<std::string_view, kMethodCount> kNames = {
+      "Lookup", "Fetch", "Store", "Delete", "Pin", "Unpin", "Stats", "Prefetch", "Digests", "ListChunks"};
   return kNames[static_cast<size_t>(method)];
 }
 
@@ -128,6 +128,7 @@ NodeMetrics::NodeMetrics(TieredStore& store)
 }
 
 void NodeMetrics::CallEnded(Method method, int code, absl::Duration elapsed) {
+  running_.fetch_sub(1, std::memory_order_relaxed);
   requests_.Add({{"method", std::string(MethodName(method))}, {"code", StatusCodeName(code)}}).Increment();
   seconds_[static_cast<size_t>(method)]->Observe(absl::ToDoubleSeconds(elapsed));
 }

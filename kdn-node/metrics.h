@@ -18,6 +18,7 @@
 #include <prometheus/registry.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -33,8 +34,20 @@
 
 namespace kdn {
 
-enum class Method : uint8_t { kLookup, kFetch, kStore, kDelete, kPin, kUnpin, kStats, kPrefetch };
-inline constexpr size_t kMethodCount = 8;
+// Of NodeService, and those of PeerService.
+enum class Method : uint8_t {
+  kLookup,
+  kFetch,
+  kStore,
+  kDelete,
+  kPin,
+  kUnpin,
+  kStats,
+  kPrefetch,
+  kDigests,
+  kListChunks
+};
+inline constexpr size_t kMethodCount = 10;
 std::string_view MethodName(Method method);
 
 // What became of a chunk that a prefetch names.
@@ -56,6 +69,8 @@ class NodeMetrics final : public prometheus::Collectable {
   // `store` outlives this.
   explicit NodeMetrics(TieredStore& store);
 
+  // Each call that began ends once.
+  void CallBegan() { running_.fetch_add(1, std::memory_order_relaxed); }
   void CallEnded(Method method, int code, absl::Duration elapsed);
   void Received(uint64_t bytes) { received_bytes_.Increment(static_cast<double>(bytes)); }
   void Sent(uint64_t bytes) { sent_bytes_.Increment(static_cast<double>(bytes)); }
@@ -66,6 +81,9 @@ class NodeMetrics final : public prometheus::Collectable {
   void Stored(const absl::Status& status);
   void Prefetched(PrefetchResult result, uint64_t chunks);
 
+  uint64_t running() const { return running_.load(std::memory_order_relaxed); }
+  uint64_t received_bytes() const { return static_cast<uint64_t>(received_bytes_.Value()); }
+  uint64_t sent_bytes() const { return static_cast<uint64_t>(sent_bytes_.Value()); }
   // Chunks that fetches asked for, by what became of them.
   uint64_t FetchResults(MissReason result) const;
 
@@ -81,6 +99,7 @@ class NodeMetrics final : public prometheus::Collectable {
   };
 
   TieredStore& store_;
+  std::atomic<uint64_t> running_{0};
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Counter>& stored_;

@@ -30,6 +30,7 @@ class NodeService final : public NodeServiceBase {
 
   // For calls that come by other ways than gRPC.
   ServiceState& state() { return state_; }
+  const ServiceState& state() const { return state_; }
 
   // From now on new calls get UNAVAILABLE; those that run go on.
   void StopAdmitting() { state_.stopping = true; }

@@ -12,6 +12,7 @@
 #include <exception>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kdn-node/bulk/bulk_server.h"
 #include "kdn-node/node_service.h"
@@ -34,7 +35,10 @@ class ServerImpl final : public Server {
   ServerImpl(TieredStore& store, const ServerOptions& options, const Clock& clock)
       : store_(store),
         metrics_(std::make_shared<NodeMetrics>(store)),
-        service_(store, *metrics_, options.service, clock) {}
+        series_(options.series),
+        service_(store, *metrics_, options.service, clock) {
+    for (const ServiceFactory& make : options.services) more_services_.push_back(make(service_.state()));
+  }
 
   ~ServerImpl() override {
     if (bulk_ != nullptr) ShutDown(absl::ZeroDuration());
@@ -45,6 +49,7 @@ class ServerImpl final : public Server {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;  // with no port: BulkServer gives it its connections
     builder.RegisterService(&service_);
+    for (const std::unique_ptr<grpc::Service>& service : more_services_) builder.RegisterService(service.get());
     builder.SetMaxReceiveMessageSize(wire::kMaxMessageBytes);
     builder.SetMaxSendMessageSize(-1);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kTransportBytes);
@@ -73,6 +78,7 @@ class ServerImpl final : public Server {
                          listen.ToString());
     }
     exposer_->RegisterCollectable(metrics_);
+    for (const std::shared_ptr<prometheus::Collectable>& series : series_) exposer_->RegisterCollectable(series);
     const std::vector<int> ports = exposer_->GetListeningPorts();
     metrics_endpoint_ = {.host = listen.host,
                          .port = ports.empty() ? listen.port : static_cast<uint16_t>(ports.front())};
@@ -82,6 +88,13 @@ class ServerImpl final : public Server {
   const Endpoint& endpoint() const override { return endpoint_; }
   const std::optional<Endpoint>& metrics_endpoint() const override { return metrics_endpoint_; }
   NodeMetrics& metrics() override { return *metrics_; }
+  NodeActivity Activity() const override {
+    return {.sent_bytes = metrics_->sent_bytes(),
+            .received_bytes = metrics_->received_bytes(),
+            .calls_running = metrics_->running(),
+            .busy = service_.state().BusyTime(),
+            .threads = 2 * service_.state().options.workers};
+  }
 
   void Stop(absl::Duration grace) override {
     ShutDown(grace);
@@ -117,7 +130,9 @@ class ServerImpl final : public Server {
 
   TieredStore& store_;
   std::shared_ptr<NodeMetrics> metrics_;
+  const std::vector<std::shared_ptr<prometheus::Collectable>> series_;
   NodeService service_;
+  std::vector<std::unique_ptr<grpc::Service>> more_services_;
   std::unique_ptr<grpc::Server> server_;
   Mutex adopt_mu_;
   bool adopting_ ABSL_GUARDED_BY(adopt_mu_) = true;

@@ -9,8 +9,14 @@
 #ifndef KDN_KDN_NODE_SERVER_H_
 #define KDN_KDN_NODE_SERVER_H_
 
+#include <grpcpp/impl/service_type.h>
+#include <prometheus/collectable.h>
+
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,11 +28,25 @@
 
 namespace kdn {
 
+// Makes a service that is served beside NodeService; it may use the state of the node as long as it lives.
+using ServiceFactory = std::function<std::unique_ptr<grpc::Service>(ServiceState&)>;
+
 struct ServerOptions {
   Endpoint listen = {.host = "127.0.0.1", .port = 7401};
   std::optional<Endpoint> metrics_listen = {};  // absent: no metrics are served
   NodeServiceOptions service = {};
   size_t max_connections = 4096;  // that speak the bulk protocol
+  std::vector<ServiceFactory> services = {};
+  std::vector<std::shared_ptr<prometheus::Collectable>> series = {};  // more of them, for whoever scrapes
+};
+
+// How much a node has to do, since its start or at this moment.
+struct NodeActivity {
+  uint64_t sent_bytes = 0;
+  uint64_t received_bytes = 0;
+  uint64_t calls_running = 0;
+  absl::Duration busy;  // of all threads together
+  size_t threads = 0;
 };
 
 class Server {
@@ -41,6 +61,7 @@ class Server {
   virtual const Endpoint& endpoint() const = 0;
   virtual const std::optional<Endpoint>& metrics_endpoint() const = 0;
   virtual NodeMetrics& metrics() = 0;
+  virtual NodeActivity Activity() const = 0;
 
   // Says NOT_SERVING, refuses new calls, lets running ones end within `grace` and cancels the rest; then waits until
   // what was acknowledged MEMORY is on disk.

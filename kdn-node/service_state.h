@@ -7,9 +7,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 
 #include "kdn-node/byte_budget.h"
+#include "kdn-node/hot_keys.h"
 #include "kdn-node/metrics.h"
+#include "kdn-node/wire_convert.h"
 #include "kdn-node/worker_pool.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
@@ -29,7 +32,8 @@ struct NodeServiceOptions {
   uint64_t fetch_window_bytes = uint64_t{64} << 20;
   // Bytes of one upload that may await their commit before the node stops reading it.
   uint64_t commit_window_bytes = uint64_t{64} << 20;
-  size_t max_prefetch_chunks = 256;  // that wait to be brought from disks to memory, or are being brought
+  size_t max_prefetch_chunks = 256;             // that wait to be brought from disks to memory, or are being brought
+  std::shared_ptr<HotKeys> hot_keys = nullptr;  // told of every fetch; null: nobody wants to know
 };
 
 // Counts the streams that run, and lets a stopping node wait for them.
@@ -73,12 +77,23 @@ struct ServiceState {
   // Why a new call is not taken at this moment; OK when it is.
   absl::Status Admit() const;
 
+  // Of all fetches, before they begin.
+  void NoteFetch(const KeySet& what) {
+    if (options.hot_keys != nullptr) options.hot_keys->Fetched(what.space, what.keys);
+  }
+
+  // Time that the threads of both protocols have worked so far.
+  absl::Duration BusyTime() const {
+    return pool.BusyTime() + absl::Nanoseconds(bulk_busy_nanos.load(std::memory_order_relaxed));
+  }
+
   TieredStore& store;
   NodeMetrics& metrics;
   const NodeServiceOptions options;
   const Clock& clock;
   const absl::Time started = clock.Now();
   std::atomic<bool> stopping{false};
+  std::atomic<int64_t> bulk_busy_nanos{0};  // of the bulk protocol's threads
   ActiveStreams streams;
   ByteBudget uploads;
   ByteBudget fetches;

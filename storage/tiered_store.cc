@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <limits>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "storage/base/status.h"
+#include "storage/tier/index_row.h"
 #include "storage/tier/key_locks.h"
 #include "storage/tier/lease_table.h"
 #include "storage/tier/memory_tier.h"
@@ -19,6 +22,9 @@
 
 namespace kdn {
 namespace {
+
+// So much of a budget is left alone by chunks of other nodes.
+constexpr uint64_t kSpareFraction = 20;
 
 std::string_view FidelityName(Fidelity fidelity) {
   switch (fidelity) {
@@ -80,6 +86,10 @@ class TieredStoreImpl final : public TieredStore {
   }
 
   absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums) override;
+  absl::Status Adopt(const Chunk& chunk, Ack ack, Checksums checksums) override;
+  uint64_t SpareBytes(const SpaceId& space) override;
+  std::vector<ChunkKey> Keys() override;
+  absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) override;
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override;
   FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) override;
   absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) override;
@@ -102,6 +112,16 @@ class TieredStoreImpl final : public TieredStore {
             .quotas = options.quotas};
   }
   TierContext Context() { return {.pins = &leases_, .clock = &clock_}; }
+
+  // `given` with its time to live cut to what is allowed; an error when it may not be stored.
+  absl::StatusOr<Chunk> Checked(const Chunk& given, Checksums checksums) const;
+  // Under the chunk's key lock. `present`: what Find says of it.
+  absl::Status PutChecked(Chunk chunk, Ack ack, const FoundChunk& present);
+  absl::Status PutOnFirstDisk(const Chunk& chunk, Ack ack);
+  // Adds all keys that are visible in some tier at this moment.
+  void CollectKeys(std::vector<ChunkKey>& keys);
+  uint64_t SpareMemoryBytes(const SpaceId& space);
+  uint64_t SpareDiskBytes(const SpaceId& space, size_t level);
 
   // Where else than in the write-back queue an at least as exact chunk is held gets to know of it once more. False when
   // none of the disks holds it.
@@ -133,15 +153,9 @@ class TieredStoreImpl final : public TieredStore {
   std::array<std::atomic<uint64_t>, kMissReasonCount> misses_{};
 };
 
-absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksums) {
+absl::StatusOr<Chunk> TieredStoreImpl::Checked(const Chunk& given, Checksums checksums) const {
   if (given.manifest == nullptr) return InvalidArgument("a chunk without a manifest cannot be stored");
   const Manifest& manifest = *given.manifest;
-  if (ack == Ack::kDurable && disks_.empty()) {
-    return FailedPrecondition(
-        "chunk {} cannot be made durable: there is no disk tier; configure a disk path or ask for a memory "
-        "acknowledgement",
-        manifest.key.ToShortHex());
-  }
   KDN_RETURN_IF_ERROR(ValidateManifest(manifest));
   if (checksums == Checksums::kToVerify) KDN_RETURN_IF_ERROR(VerifySlabs(given));
   Chunk chunk = given;
@@ -149,9 +163,142 @@ absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksu
   if (chunk.retention.ExpiredAt(clock_.Now())) {
     return InvalidArgument("chunk {} has expired already; give it a time to live", manifest.key.ToShortHex());
   }
+  return chunk;
+}
 
+absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksums) {
+  if (ack == Ack::kDurable && disks_.empty() && given.manifest != nullptr) {
+    return FailedPrecondition(
+        "chunk {} cannot be made durable: there is no disk tier; configure a disk path or ask for a memory "
+        "acknowledgement",
+        given.manifest->key.ToShortHex());
+  }
+  KDN_ASSIGN_OR_RETURN(Chunk chunk, Checked(given, checksums));
+  const Manifest& manifest = *given.manifest;
+  const KeyLocks::Hold hold(locks_, manifest.key);
+  return PutChecked(std::move(chunk), ack, Find(manifest.space, manifest.key, manifest.fidelity));
+}
+
+absl::Status TieredStoreImpl::Adopt(const Chunk& given, Ack ack, Checksums checksums) {
+  KDN_ASSIGN_OR_RETURN(Chunk chunk, Checked(given, checksums));
+  const Manifest& manifest = *given.manifest;
+  if (disks_.empty()) ack = Ack::kMemory;
   const KeyLocks::Hold hold(locks_, manifest.key);
   const FoundChunk present = Find(manifest.space, manifest.key, manifest.fidelity);
+  // What takes no more room than it has already.
+  const auto on_disk = [&] {
+    return std::ranges::any_of(disks_, [&](const DiskLevel& disk) { return disk.tier->Has(manifest.key); });
+  };
+  const bool is_held = present.miss.reason == MissReason::kNone;
+  if (is_held && (ack == Ack::kMemory || on_disk())) return PutChecked(std::move(chunk), ack, present);
+
+  const uint64_t memory_cost = MemoryTier::CostOf(manifest);
+  uint64_t cost = memory_cost;
+  if (!disks_.empty()) {
+    KDN_ASSIGN_OR_RETURN(const std::string encoded, EncodeManifest(manifest));
+    cost = DiskBytesOf(manifest, encoded.size());
+  }
+  if (const uint64_t spare = SpareBytes(manifest.space); cost > spare) {
+    return ResourceExhausted("chunk {} of {} bytes: {} bytes are to spare for chunks of other nodes; raise the budget",
+                             manifest.key.ToShortHex(), cost, spare);
+  }
+  const bool to_memory = SpareMemoryBytes(manifest.space) >= memory_cost;
+  if (disks_.empty() || (ack == Ack::kMemory && to_memory)) return PutChecked(std::move(chunk), ack, present);
+  if (present.miss.reason == MissReason::kWrongSpace) return PutChecked(std::move(chunk), ack, present);  // says so
+  KDN_RETURN_IF_ERROR(PutOnFirstDisk(chunk, ack));
+  // A less exact copy must not outlive the chunk that replaced it, nor be written over it.
+  if (!is_held) {
+    memory_.Erase(manifest.key).IgnoreError();
+    write_back_->Cancel(manifest.key);
+  }
+  return absl::OkStatus();
+}
+
+uint64_t TieredStoreImpl::SpareBytes(const SpaceId& space) {
+  return disks_.empty() ? SpareMemoryBytes(space) : SpareDiskBytes(space, 0);
+}
+
+uint64_t TieredStoreImpl::SpareMemoryBytes(const SpaceId& space) {
+  return memory_.SpareBytes(space, options_.memory_bytes / kSpareFraction);
+}
+
+uint64_t TieredStoreImpl::SpareDiskBytes(const SpaceId& space, size_t level) {
+  Tier& disk = *disks_[level].tier;
+  const uint64_t budget = options_.disks[level].bytes;
+  if (level + 1 == disks_.size()) return disk.SpareBytes(space, budget / kSpareFraction);
+  // As long as the disk keeps its headroom nothing moves down from it. Beyond it the next must have room as well, and
+  // what is moving must have the time to.
+  const uint64_t headroom = HeadroomOf(budget);
+  const uint64_t staying = disk.SpareBytes(space, headroom);
+  return std::max(staying, std::min(disk.SpareBytes(space, headroom / 2), SpareDiskBytes(space, level + 1)));
+}
+
+absl::Status TieredStoreImpl::PutOnFirstDisk(const Chunk& chunk, Ack ack) {
+  KDN_RETURN_IF_ERROR(disks_.front().tier->Put(chunk, ack));
+  mover_->Stored();
+  return absl::OkStatus();
+}
+
+void TieredStoreImpl::CollectKeys(std::vector<ChunkKey>& keys) {
+  const auto add = [&](const std::vector<ChunkKey>& more) { keys.insert(keys.end(), more.begin(), more.end()); };
+  // From above, as chunks mostly move down.
+  add(memory_.Keys());
+  if (write_back_.has_value()) {
+    for (const ChunkKey& key : write_back_->Keys()) {
+      if (FindWaiting(key).has_value()) keys.push_back(key);
+    }
+  }
+  for (const DiskLevel& disk : disks_) add(disk.tier->Keys());
+}
+
+std::vector<ChunkKey> TieredStoreImpl::Keys() {
+  std::vector<ChunkKey> keys;
+  const uint64_t moves = mover_->moves();
+  CollectKeys(keys);
+  // A chunk that moved up meanwhile was looked for where it was not yet, and then where it was no longer.
+  if (mover_->moves() != moves) CollectKeys(keys);
+  std::ranges::sort(keys, [](const ChunkKey& a, const ChunkKey& b) {
+    return std::memcmp(a.bytes.data(), b.bytes.data(), kDigestSize) < 0;
+  });
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  return keys;
+}
+
+absl::StatusOr<ChunkDescription> TieredStoreImpl::Describe(const ChunkKey& key) {
+  ChunkDescription known;
+  const auto take = [&](const ManifestPtr& manifest, const Retention& retention, TierKind tier) {
+    if (known.tier == TierKind::kNone) known.tier = tier;
+    if (known.manifest != nullptr && known.manifest->fidelity >= manifest->fidelity) return;
+    known.manifest = manifest;
+    known.retention = retention;
+  };
+  while (true) {
+    const uint64_t moves = mover_->moves();
+    absl::Status failed;
+    if (const auto entry = memory_.Describe(key); entry.ok()) {
+      take(entry->manifest, entry->retention, TierKind::kMemory);
+    } else if (write_back_.has_value()) {
+      if (const std::optional<Chunk> waiting = FindWaiting(key)) {
+        take(waiting->manifest, waiting->retention, TierKind::kMemory);
+      }
+    }
+    for (const DiskLevel& disk : disks_) {
+      if (!disk.tier->Has(key)) continue;
+      known.on_disk = true;
+      if (known.manifest != nullptr && known.manifest->fidelity == Fidelity::kExact) continue;
+      const auto entry = disk.tier->Describe(key);
+      if (entry.ok()) take(entry->manifest, entry->retention, disk.tier->kind());
+      if (!entry.ok() && !absl::IsNotFound(entry.status())) failed = entry.status();
+    }
+    if (known.manifest != nullptr) return known;
+    if (mover_->moves() != moves) continue;
+    if (!failed.ok()) return failed;
+    return NotFound("{}", NotHeld(key).detail);
+  }
+}
+
+absl::Status TieredStoreImpl::PutChecked(Chunk chunk, Ack ack, const FoundChunk& present) {
+  const Manifest& manifest = *chunk.manifest;
   if (present.miss.reason == MissReason::kWrongSpace) {
     return InvalidArgument("{}; a chunk key belongs to one space", present.miss.detail);
   }
@@ -160,10 +307,7 @@ absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksu
   KDN_ASSIGN_OR_RETURN(const bool on_disk, PutWhereHeld(chunk, ack));
   if (ack == Ack::kDurable) {
     // Before memory, so that a refusal leaves nothing visible.
-    if (!on_disk) {
-      KDN_RETURN_IF_ERROR(disks_.front().tier->Put(chunk, ack));
-      mover_->Stored();
-    }
+    if (!on_disk) KDN_RETURN_IF_ERROR(PutOnFirstDisk(chunk, ack));
     if (is_held && !in_memory) return absl::OkStatus();
     const absl::Status put = memory_.Put(chunk, ack);
     // A less exact copy in memory must not outlive the chunk that replaced it.
@@ -185,10 +329,7 @@ absl::Status TieredStoreImpl::Put(const Chunk& given, Ack ack, Checksums checksu
     return absl::OkStatus();
   }
   // Memory has no room for it: the disk takes it at once.
-  if (!on_disk) {
-    KDN_RETURN_IF_ERROR(disks_.front().tier->Put(chunk, ack));
-    mover_->Stored();
-  }
+  if (!on_disk) KDN_RETURN_IF_ERROR(PutOnFirstDisk(chunk, ack));
   memory_.Erase(manifest.key).IgnoreError();
   return absl::OkStatus();
 }

@@ -80,6 +80,14 @@ struct FetchedChunk {
   Retention retention = {};
 };
 
+// What is known of a chunk without reading its slabs.
+struct ChunkDescription {
+  ManifestPtr manifest;  // the most exact one, where tiers differ
+  Retention retention = {};
+  TierKind tier = TierKind::kNone;  // the uppermost that has it
+  bool on_disk = false;             // some disk has it
+};
+
 struct Lease {
   uint64_t id = 0;
   absl::Time expires;
@@ -119,6 +127,19 @@ class TieredStore {
   // its manifest, or has expired. RESOURCE_EXHAUSTED: no room within the budgets or the space's quota.
   // FAILED_PRECONDITION: kDurable without a disk tier.
   virtual absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums = Checksums::kToVerify) = 0;
+
+  // As Put, for a chunk that comes from another node: it takes nobody's room. RESOURCE_EXHAUSTED where something would
+  // have to go for it, or less than a twentieth of the budget would stay free. Without a disk tier kDurable is taken as
+  // kMemory; with one, a durable chunk goes to the first disk alone, until someone fetches it.
+  virtual absl::Status Adopt(const Chunk& chunk, Ack ack, Checksums checksums = Checksums::kToVerify) = 0;
+  // How many bytes of chunks of that space Adopt would take at this moment; about.
+  virtual uint64_t SpareBytes(const SpaceId& space) = 0;
+
+  // All visible chunks, each once, ordered by the bytes of their keys. Chunks put, erased or evicted meanwhile may or
+  // may not be among them. Takes some 0.2 s for a million chunks, and holds no lock for more than a small part of that.
+  virtual std::vector<ChunkKey> Keys() = 0;
+  // NOT_FOUND: no tier has it. Reads no slabs, and counts neither as fetch nor as use.
+  virtual absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) = 0;
 
   // Without moving bytes: one answer per key, in order.
   virtual std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) = 0;

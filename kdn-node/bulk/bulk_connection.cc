@@ -207,6 +207,7 @@ absl::Status BulkConnection::StartFetch(const v1::FetchRequest& request, Time de
     return ResourceExhausted("fetches in progress hold {} of {} bytes; retry later, or raise --max-fetch-bytes",
                              state_.fetches.held(), state_.fetches.limit());
   }
+  state_.NoteFetch(call.what);
   active_.emplace(state_.streams);
   fetch_.emplace(state_, std::move(call), deadline, /*lend=*/local_);
   return absl::OkStatus();

@@ -132,8 +132,11 @@ class BulkServerImpl final : public BulkServer {
       epoll_event event = {};
       const int n =
           epoll_wait(epoll_.get(), &event, 1, static_cast<int>(std::chrono::milliseconds(kSweepInterval).count()));
+      const Clock::time_point begun = Clock::now();
       if (n > 0) OnReady(event.data.u64);
       SweepWhenDue();
+      state_.bulk_busy_nanos.fetch_add(std::chrono::nanoseconds(Clock::now() - begun).count(),
+                                       std::memory_order_relaxed);
     }
   }
 

@@ -6,16 +6,16 @@ namespace kdn {
 
 void ChainTree::Insert(Slot slot, const ChunkKey& parent) {
   const bool has_parent = !parent.IsZero() && parent != table_[slot].key;
-  const Slot parent_slot = has_parent ? table_.FindOrAdd(parent) : kNoSlot;
+  const Slot parent_slot = has_parent ? table_.FindOrAdd(parent) : kNullSlot;
   GrowTo(nodes_, table_.slot_count());
   GrowTo(links_, table_.slot_count());
   Node& node = nodes_[slot];
   if (node.leaf_index == kGone) {
     gone_.Remove(links_, slot);
-    node.leaf_index = kNoSlot;
+    node.leaf_index = kNullSlot;
   }
   if (node.children.empty()) AddLeaf(slot);
-  if (parent_slot == kNoSlot) return;
+  if (parent_slot == kNullSlot) return;
   Node& above = nodes_[parent_slot];
   if (table_[parent_slot].resident() && above.children.empty()) RemoveLeaf(parent_slot);
   node.parent = parent_slot;
@@ -24,7 +24,7 @@ void ChainTree::Insert(Slot slot, const ChunkKey& parent) {
 
 bool ChainTree::Remove(Slot slot) {
   Node& node = nodes_[slot];
-  if (node.parent != kNoSlot) Unlink(slot);
+  if (node.parent != kNullSlot) Unlink(slot);
   if (node.children.empty()) {
     RemoveLeaf(slot);
     return false;
@@ -37,7 +37,7 @@ bool ChainTree::Remove(Slot slot) {
 void ChainTree::Unlink(Slot slot) {
   const Slot parent = nodes_[slot].parent;
   Node& above = nodes_[parent];
-  nodes_[slot].parent = kNoSlot;
+  nodes_[slot].parent = kNullSlot;
   above.children.Remove(links_, slot);
   if (!above.children.empty()) return;
   if (table_[parent].resident()) {
@@ -49,14 +49,14 @@ void ChainTree::Unlink(Slot slot) {
 
 void ChainTree::ForgetGhost(Slot slot) {
   if (nodes_[slot].leaf_index == kGone) gone_.Remove(links_, slot);
-  nodes_[slot].leaf_index = kNoSlot;
+  nodes_[slot].leaf_index = kNullSlot;
   table_.Free(slot);
 }
 
 Slot ChainTree::NextCutOff(Slot slot) const {
-  if (links_[slot].newer != kNoSlot) return links_[slot].newer;
+  if (links_[slot].newer != kNullSlot) return links_[slot].newer;
   const Slot next = links_[nodes_[slot].parent].newer;
-  return next == kNoSlot ? kNoSlot : nodes_[next].children.oldest();
+  return next == kNullSlot ? kNullSlot : nodes_[next].children.oldest();
 }
 
 void ChainTree::AddLeaf(Slot slot) {
@@ -70,7 +70,7 @@ void ChainTree::RemoveLeaf(Slot slot) {
   leaves_[index] = leaves_.back();
   nodes_[leaves_[index]].leaf_index = index;
   leaves_.pop_back();
-  nodes_[slot].leaf_index = kNoSlot;
+  nodes_[slot].leaf_index = kNullSlot;
 }
 
 size_t ChainTree::MemoryBytes() const { return HeapBytes(nodes_) + HeapBytes(links_) + HeapBytes(leaves_); }

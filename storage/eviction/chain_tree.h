@@ -35,8 +35,8 @@ class ChainTree {
 
   bool IsLeaf(Slot slot) const { return nodes_[slot].leaf_index < kGone; }  // and resident
 
-  // Chunks that are cut off: the children, one after another, of each parent that left; kNoSlot at the end.
-  Slot FirstCutOff() const { return gone_.empty() ? kNoSlot : nodes_[gone_.oldest()].children.oldest(); }
+  // Chunks that are cut off: the children, one after another, of each parent that left; kNullSlot at the end.
+  Slot FirstCutOff() const { return gone_.empty() ? kNullSlot : nodes_[gone_.oldest()].children.oldest(); }
   Slot NextCutOff(Slot slot) const;
 
   // Resident chunks that are leaves, in no order.
@@ -46,11 +46,11 @@ class ChainTree {
 
  private:
   struct Node {
-    Slot parent = kNoSlot;
-    SlotList children;          // residents
-    Slot leaf_index = kNoSlot;  // in leaves_; kGone for a ghost that was resident before
+    Slot parent = kNullSlot;
+    SlotList children;            // residents
+    Slot leaf_index = kNullSlot;  // in leaves_; kGone for a ghost that was resident before
   };
-  static constexpr Slot kGone = kNoSlot - 1;
+  static constexpr Slot kGone = kNullSlot - 1;
 
   void AddLeaf(Slot slot);
   void RemoveLeaf(Slot slot);

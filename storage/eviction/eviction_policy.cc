@@ -52,7 +52,7 @@ absl::StatusOr<PolicyKind> PolicyKindFromName(std::string_view name) {
 
 uint64_t EvictionPolicy::SizeOf(const ChunkKey& key) const {
   const Slot slot = table_.Find(key);
-  return slot == kNoSlot ? 0 : table_[slot].bytes;
+  return slot == kNullSlot ? 0 : table_[slot].bytes;
 }
 
 bool EvictionPolicy::Insert(const ChunkFacts& facts) {
@@ -71,7 +71,7 @@ bool EvictionPolicy::Insert(const ChunkFacts& facts) {
 
 bool EvictionPolicy::Access(const ChunkKey& key) {
   const Slot slot = table_.Find(key);
-  if (slot == kNoSlot || !table_[slot].resident()) return false;
+  if (slot == kNullSlot || !table_[slot].resident()) return false;
   OnAccess(slot);
   return true;
 }
@@ -84,24 +84,24 @@ void EvictionPolicy::AccessAll(std::span<const ChunkKey> keys) {
     for (const ChunkKey& key : some) table_.Prefetch(key);
     for (size_t i = 0; i < some.size(); ++i) {
       slots[i] = table_.Find(some[i]);
-      if (slots[i] != kNoSlot) Prefetch(slots[i]);
+      if (slots[i] != kNullSlot) Prefetch(slots[i]);
     }
     for (size_t i = 0; i < some.size(); ++i) {
-      if (slots[i] != kNoSlot && table_[slots[i]].resident()) OnAccess(slots[i]);
+      if (slots[i] != kNullSlot && table_[slots[i]].resident()) OnAccess(slots[i]);
     }
   }
 }
 
 bool EvictionPolicy::Erase(const ChunkKey& key) {
   const Slot slot = table_.Find(key);
-  if (slot == kNoSlot || !table_[slot].resident()) return false;
+  if (slot == kNullSlot || !table_[slot].resident()) return false;
   Remove(slot, Removal::kErased);
   return true;
 }
 
 std::optional<Evicted> EvictionPolicy::Evict(Pinned pinned) {
   const Slot slot = PickVictim(pinned);
-  if (slot == kNoSlot) return std::nullopt;
+  if (slot == kNullSlot) return std::nullopt;
   const Evicted victim{.key = table_[slot].key, .bytes = table_[slot].bytes};
   Remove(slot, Removal::kEvicted);
   return victim;

@@ -129,7 +129,7 @@ class EvictionPolicy {
   // True keeps the slot as a ghost: indexed, not resident, until the policy calls table_.Free() or it is inserted
   // again.
   virtual bool OnRemove(Slot slot, Removal removal) = 0;
-  // The slot to evict, kNoSlot when all are pinned.
+  // The slot to evict, kNullSlot when all are pinned.
   virtual Slot PickVictim(Pinned pinned) = 0;
   virtual size_t PolicyMemoryBytes() const = 0;
 

@@ -34,7 +34,7 @@ Slot GdsfPolicy::PickVictim(Pinned pinned) {
     if (!pinned(table_[slot].key)) return slot;
     Use(slot);
   }
-  return kNoSlot;
+  return kNullSlot;
 }
 
 void GdsfPolicy::Use(Slot slot) {

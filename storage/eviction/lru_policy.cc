@@ -18,7 +18,7 @@ Slot LruPolicy::PickVictim(Pinned pinned) {
     if (!pinned(table_[slot].key)) return slot;
     queue_.MoveToNewest(links_, slot);
   }
-  return kNoSlot;
+  return kNullSlot;
 }
 
 }  // namespace kdn

@@ -167,7 +167,7 @@ bool PrefixPolicy::ShouldAdmit(const ChunkFacts& facts) {
   const bool reachable = facts.parent.IsZero() || !options().whole_chains || Contains(facts.parent);
   if (reachable) {
     next_victim_ = DrawLeaf([](const ChunkKey&) { return false; });
-    if (next_victim_ == kNoSlot || WorthOf(asked_.state) >= WorthOf(states_[next_victim_])) return true;
+    if (next_victim_ == kNullSlot || WorthOf(asked_.state) >= WorthOf(states_[next_victim_])) return true;
   }
   Remember(facts.key, asked_.state);
   return false;
@@ -183,10 +183,10 @@ void PrefixPolicy::OnInsert(Slot slot, const ChunkFacts& facts) {
 
 void PrefixPolicy::OnAccess(Slot slot) {
   Tick();
-  next_victim_ = kNoSlot;
+  next_victim_ = kNullSlot;
   ChunkState& state = states_[slot];
   const Slot above = tree_.ParentOf(slot);
-  const ChunkState* parent = above != kNoSlot && table_[above].resident() ? &states_[above] : nullptr;
+  const ChunkState* parent = above != kNullSlot && table_[above].resident() ? &states_[above] : nullptr;
   const ChainRun& before = runs_[state.run];
   ChainRun own;
   own.turn = NextTurn(before.turn);
@@ -202,7 +202,7 @@ void PrefixPolicy::OnAccess(Slot slot) {
 
 bool PrefixPolicy::OnRemove(Slot slot, Removal removal) {
   if (removal == Removal::kEvicted) Remember(table_[slot].key, states_[slot]);
-  next_victim_ = kNoSlot;
+  next_victim_ = kNullSlot;
   runs_.Release(states_[slot].run);
   states_[slot] = {};
   return tree_.Remove(slot);
@@ -210,7 +210,7 @@ bool PrefixPolicy::OnRemove(Slot slot, Removal removal) {
 
 Slot PrefixPolicy::DrawLeaf(Pinned pinned) {
   const auto& leaves = tree_.leaves();
-  if (leaves.empty()) return kNoSlot;
+  if (leaves.empty()) return kNullSlot;
   // First all addresses, then all values: the draws are far apart in memory, and their misses overlap.
   std::array<Slot, kDraws> drawn;
   for (Slot& slot : drawn) {
@@ -219,12 +219,12 @@ Slot PrefixPolicy::DrawLeaf(Pinned pinned) {
     __builtin_prefetch(&states_[slot]);
   }
   for (const Slot slot : drawn) __builtin_prefetch(&runs_[states_[slot].run]);
-  Slot best = kNoSlot;
+  Slot best = kNullSlot;
   float least = 0;
   for (const Slot slot : drawn) {
     const float worth = WorthOf(states_[slot]);
     // Of equal worth, the one unused for longest.
-    if (best != kNoSlot && (worth > least || (worth == least && UsedOf(slot) >= UsedOf(best)))) continue;
+    if (best != kNullSlot && (worth > least || (worth == least && UsedOf(slot) >= UsedOf(best)))) continue;
     if (pinned(table_[slot].key)) continue;
     best = slot;
     least = worth;
@@ -234,14 +234,14 @@ Slot PrefixPolicy::DrawLeaf(Pinned pinned) {
 
 Slot PrefixPolicy::PickVictim(Pinned pinned) {
   if (options().whole_chains) {
-    for (Slot slot = tree_.FirstCutOff(); slot != kNoSlot; slot = tree_.NextCutOff(slot)) {
+    for (Slot slot = tree_.FirstCutOff(); slot != kNullSlot; slot = tree_.NextCutOff(slot)) {
       if (!pinned(table_[slot].key)) return slot;
     }
   }
   // The newcomer was admitted because it is worth more than this one.
-  const Slot next = std::exchange(next_victim_, kNoSlot);
-  if (next != kNoSlot && tree_.IsLeaf(next) && !pinned(table_[next].key)) return next;
-  if (const Slot slot = DrawLeaf(pinned); slot != kNoSlot) return slot;
+  const Slot next = std::exchange(next_victim_, kNullSlot);
+  if (next != kNullSlot && tree_.IsLeaf(next) && !pinned(table_[next].key)) return next;
+  if (const Slot slot = DrawLeaf(pinned); slot != kNullSlot) return slot;
   // All that were drawn are pinned. Look at every leaf, and then at what the pinned ones hang on.
   for (const Slot slot : tree_.leaves()) {
     if (!pinned(table_[slot].key)) return slot;
@@ -249,7 +249,7 @@ Slot PrefixPolicy::PickVictim(Pinned pinned) {
   for (Slot slot = 0; slot < table_.slot_count(); ++slot) {
     if (table_[slot].resident() && !pinned(table_[slot].key)) return slot;
   }
-  return kNoSlot;
+  return kNullSlot;
 }
 
 size_t PrefixPolicy::PolicyMemoryBytes() const {

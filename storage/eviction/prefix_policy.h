@@ -77,7 +77,7 @@ class PrefixPolicy final : public EvictionPolicy {
   GhostTable ghosts_;
   std::vector<ChunkState> states_;
   Asked asked_;
-  Slot next_victim_ = kNoSlot;  // drawn for the last question, nothing was used or removed since
+  Slot next_victim_ = kNullSlot;  // drawn for the last question, nothing was used or removed since
 };
 
 }  // namespace kdn

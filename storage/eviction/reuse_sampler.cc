@@ -49,7 +49,7 @@ void ReuseSampler::Drop(Slot slot) {
 }
 
 void ReuseSampler::ReportWaiting(uint64_t now) {
-  for (Slot slot = order_.oldest(); slot != kNoSlot; slot = links_[slot].newer) {
+  for (Slot slot = order_.oldest(); slot != kNullSlot; slot = links_[slot].newer) {
     model_.AddWaiting(class_of_(runs_[samples_[slot].run]), AgeOf(samples_[slot], now));
   }
 }

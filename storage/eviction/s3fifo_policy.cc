@@ -53,7 +53,7 @@ Slot S3FifoPolicy::PickVictim(Pinned pinned) {
     small_bytes_ -= BytesOf(slot);
     main_.PushNewest(links_, slot);
   }
-  return kNoSlot;
+  return kNullSlot;
 }
 
 }  // namespace kdn

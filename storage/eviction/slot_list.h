@@ -12,27 +12,27 @@
 namespace kdn {
 
 struct SlotLink {
-  Slot newer = kNoSlot;
-  Slot older = kNoSlot;
+  Slot newer = kNullSlot;
+  Slot older = kNullSlot;
 };
 using SlotLinks = std::vector<SlotLink>;
 
 class SlotList {
  public:
-  bool empty() const { return newest_ == kNoSlot; }
+  bool empty() const { return newest_ == kNullSlot; }
   Slot newest() const { return newest_; }
   Slot oldest() const { return oldest_; }
 
   void PushNewest(SlotLinks& links, Slot slot) {
-    links[slot] = {.newer = kNoSlot, .older = newest_};
-    (newest_ == kNoSlot ? oldest_ : links[newest_].newer) = slot;
+    links[slot] = {.newer = kNullSlot, .older = newest_};
+    (newest_ == kNullSlot ? oldest_ : links[newest_].newer) = slot;
     newest_ = slot;
   }
 
   void Remove(SlotLinks& links, Slot slot) {
     const SlotLink link = links[slot];
-    (link.newer == kNoSlot ? newest_ : links[link.newer].older) = link.older;
-    (link.older == kNoSlot ? oldest_ : links[link.older].newer) = link.newer;
+    (link.newer == kNullSlot ? newest_ : links[link.newer].older) = link.older;
+    (link.older == kNullSlot ? oldest_ : links[link.older].newer) = link.newer;
   }
 
   void MoveToNewest(SlotLinks& links, Slot slot) {
@@ -42,8 +42,8 @@ class SlotList {
   }
 
  private:
-  Slot newest_ = kNoSlot;
-  Slot oldest_ = kNoSlot;
+  Slot newest_ = kNullSlot;
+  Slot oldest_ = kNullSlot;
 };
 
 }  // namespace kdn

@@ -5,7 +5,7 @@
 namespace kdn {
 
 Slot SlotTable::FindOrAdd(const ChunkKey& key) {
-  if (const Slot found = Find(key); found != kNoSlot) return found;
+  if (const Slot found = Find(key); found != kNullSlot) return found;
   Slot slot = 0;
   if (free_.empty()) {
     slot = static_cast<Slot>(entries_.size());

@@ -18,7 +18,7 @@
 namespace kdn {
 
 using Slot = uint32_t;
-inline constexpr Slot kNoSlot = std::numeric_limits<Slot>::max();
+inline constexpr Slot kNullSlot = std::numeric_limits<Slot>::max();
 
 // Eight bytes of a chunk key; keys are uniform (SHA-256), this only spreads those that tests make up.
 inline uint64_t HashOf(const ChunkKey& key) {
@@ -42,10 +42,10 @@ class SlotTable {
   SlotTable(const SlotTable&) = delete;  // the index points into this object
   SlotTable& operator=(const SlotTable&) = delete;
 
-  // kNoSlot when the key has no slot.
+  // kNullSlot when the key has no slot.
   Slot Find(const ChunkKey& key) const {
     const auto it = index_.find(key);
-    return it == index_.end() ? kNoSlot : *it;
+    return it == index_.end() ? kNullSlot : *it;
   }
   // Brings what Find will look at closer.
   void Prefetch(const ChunkKey& key) const { index_.prefetch(key); }

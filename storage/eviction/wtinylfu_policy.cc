@@ -43,10 +43,10 @@ Slot WTinyLfuPolicy::PickVictim(Pinned pinned) {
     const bool window_is_over = bytes_in_[kWindow] * 100 > options().capacity_bytes * kWindowPercent;
     const Slot candidate = lists_[kWindow].oldest();
     Slot incumbent = lists_[kProbation].oldest();
-    if (incumbent == kNoSlot) incumbent = lists_[kProtected].oldest();
+    if (incumbent == kNullSlot) incumbent = lists_[kProtected].oldest();
     Slot victim = incumbent;
-    if (candidate != kNoSlot && (window_is_over || incumbent == kNoSlot)) {
-      if (incumbent != kNoSlot && FrequencyOf(candidate) > FrequencyOf(incumbent)) {
+    if (candidate != kNullSlot && (window_is_over || incumbent == kNullSlot)) {
+      if (incumbent != kNullSlot && FrequencyOf(candidate) > FrequencyOf(incumbent)) {
         Move(candidate, kProbation);
       } else {
         victim = candidate;
@@ -55,7 +55,7 @@ Slot WTinyLfuPolicy::PickVictim(Pinned pinned) {
     if (!pinned(table_[victim].key)) return victim;
     Move(victim, kProtected);
   }
-  return kNoSlot;
+  return kNullSlot;
 }
 
 void WTinyLfuPolicy::Move(Slot slot, Part to) {

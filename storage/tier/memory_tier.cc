@@ -167,6 +167,12 @@ absl::StatusOr<ManifestPtr> MemoryTier::Find(const ChunkKey& key) {
   return held->chunk.manifest;
 }
 
+absl::StatusOr<TierEntry> MemoryTier::Describe(const ChunkKey& key) {
+  const HeldPtr held = GetLive(key);
+  if (held == nullptr) return NotHeld();
+  return TierEntry{.manifest = held->chunk.manifest, .retention = held->chunk.retention};
+}
+
 absl::StatusOr<TierRead> MemoryTier::Examine(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
   if (held == nullptr) return NotHeld();
@@ -209,11 +215,25 @@ void MemoryTier::DropExpired() {
   TakeGone(residents_.TakeExpired(context_.clock->Now()), freed);
 }
 
+uint64_t MemoryTier::SpareBytes(const SpaceId& space, uint64_t keep_free) {
+  MutexLock room(room_mu_);
+  return residents_.SpareBytes(residents_.ShareOf(space), keep_free);
+}
+
 std::vector<ChunkKey> MemoryTier::Keys() {
+  const absl::Time now = context_.clock->Now();
   std::vector<ChunkKey> keys;
+  std::vector<ChunkKey> part;  // so that `keys` does not grow under the lock
   for (Shard& shard : shards_) {
-    MutexLock lock(shard.mu);
-    for (const auto& [key, held] : shard.chunks) keys.push_back(key);
+    part.clear();
+    {
+      MutexLock lock(shard.mu);
+      part.reserve(shard.chunks.size());
+      for (const auto& [key, held] : shard.chunks) {
+        if (!held->chunk.retention.ExpiredAt(now)) part.push_back(key);
+      }
+    }
+    keys.insert(keys.end(), part.begin(), part.end());
   }
   return keys;
 }

@@ -44,11 +44,14 @@ class MemoryTier final : public Tier {
   absl::Status Put(const Chunk& chunk, Ack ack) override;
   bool Admits(const Manifest& manifest) override;
   absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override;
+  absl::StatusOr<TierEntry> Describe(const ChunkKey& key) override;
+  bool Has(const ChunkKey& key) override { return GetLive(key) != nullptr; }
   absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override;
   absl::StatusOr<TierRead> Examine(const ChunkKey& key) override;
   absl::Status Erase(const ChunkKey& key) override;
   std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
   void DropExpired() override;
+  uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) override;
   std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 

@@ -38,6 +38,8 @@ size_t CodersFor(const std::vector<DiskLevel>& disks) {
 
 }  // namespace
 
+uint64_t HeadroomOf(uint64_t budget_bytes) { return std::min(budget_bytes / kHeadroomFraction, kMaxHeadroom); }
+
 Chunk ChunkOf(TierRead read) {
   Chunk chunk{.manifest = std::move(read.manifest), .slabs = {}, .retention = read.retention};
   chunk.slabs.reserve(read.slabs.size());
@@ -108,8 +110,7 @@ void Mover::Run() {
 void Mover::MakeHeadroom() {
   for (size_t level = 0; level + 1 < disks_.size(); ++level) {
     Tier& tier = *disks_[level].tier;
-    const uint64_t headroom = std::min(tier.Stats().budget_bytes / kHeadroomFraction, kMaxHeadroom);
-    for (const ChunkKey& key : tier.TakeSurplus(headroom)) MoveDown(key, level);
+    for (const ChunkKey& key : tier.TakeSurplus(HeadroomOf(tier.Stats().budget_bytes))) MoveDown(key, level);
   }
 }
 

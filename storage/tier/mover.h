@@ -32,6 +32,9 @@ struct DiskLevel {
   const Codec* codec = nullptr;  // null: as it comes
 };
 
+// What the mover keeps free of a disk that has a colder one below it.
+uint64_t HeadroomOf(uint64_t budget_bytes);
+
 class Mover {
  public:
   // All of them outlive this. `disks`: the fastest first, at least one.

@@ -6,7 +6,6 @@
 #include "storage/base/status.h"
 
 namespace kdn {
-
 ChunkFacts FactsOf(const Manifest& manifest, uint64_t bytes) {
   return {.key = manifest.key,
           .parent = manifest.parent,
@@ -135,6 +134,12 @@ absl::StatusOr<std::vector<Residents::Gone>> Residents::Reserve(Share share, uin
 void Residents::Release(Share share, uint64_t bytes) {
   shares_[share].reserved -= bytes;
   reserved_ -= bytes;
+}
+
+uint64_t Residents::SpareBytes(Share share, uint64_t keep_free) const {
+  const auto left = [](uint64_t limit, uint64_t taken) { return limit - std::min(limit, taken); };
+  const Part& part = shares_[share];
+  return std::min(left(part.limit, part.claimed()), left(options_.budget_bytes, bytes_ + reserved_ + keep_free));
 }
 
 void Residents::Insert(Share share, const ChunkFacts& facts, absl::Time expires) {

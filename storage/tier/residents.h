@@ -77,6 +77,9 @@ class Residents {
   // Whether the chunk is worth its place; asking counts as a use.
   bool Admits(Share share, const ChunkFacts& facts) { return shares_[share].policy->ShouldAdmit(facts); }
 
+  // What may be added to the share while nothing has to go for it and `keep_free` bytes of the budget stay free.
+  uint64_t SpareBytes(Share share, uint64_t keep_free) const;
+
   void Insert(Share share, const ChunkFacts& facts, absl::Time expires);
   void Access(Share share, const ChunkKey& key) { shares_[share].policy->Access(key); }
   void AccessAll(Share share, std::span<const ChunkKey> keys) { shares_[share].policy->AccessAll(keys); }

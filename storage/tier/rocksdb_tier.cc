@@ -58,15 +58,15 @@ absl::Status RocksDbTier::Load() {
   std::vector<Removed> removed;
   {
     MutexLock lock(mu_);
-    rows_.reserve(rows.size());
+    rows_.Reserve(rows.size());
     for (const auto& [id, what] : rows) {
       const Residents::Share share = residents_.ShareOf(what.space);
-      rows_.emplace(id.key, Row{.generation = id.generation,
-                                .extent = what.extent,
-                                .share = share,
-                                .fidelity = what.fidelity,
-                                .safety = what.durable ? Safety::kDurable : Safety::kDoubtful,
-                                .retention = what.retention});
+      rows_.Set(id.key, Row{.generation = id.generation,
+                            .extent = what.extent,
+                            .share = share,
+                            .fidelity = what.fidelity,
+                            .safety = what.durable ? Safety::kDurable : Safety::kDoubtful,
+                            .retention = what.retention});
       const ChunkFacts facts = {.key = id.key,
                                 .parent = what.parent,
                                 .first_token = what.first_token,
@@ -85,11 +85,9 @@ absl::Status RocksDbTier::Load() {
 }
 
 const RocksDbTier::Row* RocksDbTier::FindLive(const ChunkKey& key) const {
-  const auto it = rows_.find(key);
-  if (it == rows_.end()) return nullptr;
-  const Retention& retention = it->second.retention;
-  if (retention.expires == absl::InfiniteFuture()) return &it->second;
-  return retention.ExpiredAt(context_.clock->Now()) ? nullptr : &it->second;
+  const Row* row = rows_.Find(key);
+  if (row == nullptr || row->retention.expires == absl::InfiniteFuture()) return row;
+  return row->retention.ExpiredAt(context_.clock->Now()) ? nullptr : row;
 }
 
 absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
@@ -124,8 +122,8 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
         }
         has_room = true;
         // What takes the place of a durable chunk must be no less so.
-        const auto replaced = rows_.find(key);
-        durable = durable || (replaced != rows_.end() && replaced->second.safety == Safety::kDurable);
+        const Row* replaced = rows_.Find(key);
+        durable = durable || (replaced != nullptr && replaced->safety == Safety::kDurable);
       }
     }
     if (has_room) break;
@@ -149,12 +147,12 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
       ++removing_[key];
     } else {
       TakeRow(key, losers);
-      rows_[key] = {.generation = id.generation,
-                    .extent = *extent,
-                    .share = share,
-                    .fidelity = manifest.fidelity,
-                    .safety = durable ? Safety::kDurable : Safety::kWritten,
-                    .retention = chunk.retention};
+      rows_.Set(key, {.generation = id.generation,
+                      .extent = *extent,
+                      .share = share,
+                      .fidelity = manifest.fidelity,
+                      .safety = durable ? Safety::kDurable : Safety::kWritten,
+                      .retention = chunk.retention});
       residents_.Insert(share, FactsOf(manifest, cost), chunk.retention.expires);
     }
   }
@@ -184,10 +182,10 @@ absl::Status RocksDbTier::Reserve(Residents::Share share, uint64_t bytes, const 
 }
 
 void RocksDbTier::TakeRow(const ChunkKey& key, std::vector<Removed>& removed) {
-  const auto it = rows_.find(key);
-  if (it == rows_.end()) return;
-  removed.push_back({{key, it->second.generation}, it->second.extent});
-  rows_.erase(it);
+  const Row* row = rows_.Find(key);
+  if (row == nullptr) return;
+  removed.push_back({{key, row->generation}, row->extent});
+  rows_.Erase(key);
   ++removing_[key];
 }
 
@@ -219,19 +217,18 @@ absl::Status RocksDbTier::MergeRetention(const ChunkKey& key, const Retention& r
   Retention merged;
   {
     MutexLock lock(mu_);
-    const auto it = rows_.find(key);
-    if (it == rows_.end()) return NotFound("chunk {} was removed meanwhile", key.ToShortHex());
-    Row& row = it->second;
-    merged = Merge(row.retention, retention);
-    row.retention = merged;
-    residents_.SetExpiry(row.share, key, merged.expires);
-    id.generation = row.generation;
+    Row* row = rows_.Find(key);
+    if (row == nullptr) return NotFound("chunk {} was removed meanwhile", key.ToShortHex());
+    merged = Merge(row->retention, retention);
+    row->retention = merged;
+    residents_.SetExpiry(row->share, key, merged.expires);
+    id.generation = row->generation;
   }
   KDN_RETURN_IF_ERROR(db_->SetRetention(id, merged));
   {
     MutexLock lock(mu_);
-    const auto it = rows_.find(key);
-    if (it != rows_.end() && it->second.generation == id.generation) return absl::OkStatus();
+    const Row* row = rows_.Find(key);
+    if (row != nullptr && row->generation == id.generation) return absl::OkStatus();
   }
   // It was removed meanwhile, and its row may have come back.
   KDN_RETURN_IF_ERROR(db_->RemoveRows(id));
@@ -247,11 +244,11 @@ absl::Status RocksDbTier::MakeDurable(const ChunkKey& key, const Row& row) {
   }
   KDN_RETURN_IF_ERROR(db_->Sync(row.extent));
   MutexLock lock(mu_);
-  const auto it = rows_.find(key);
-  if (it == rows_.end() || it->second.generation != row.generation) {
+  Row* synced = rows_.Find(key);
+  if (synced == nullptr || synced->generation != row.generation) {
     return NotFound("chunk {} was removed meanwhile", key.ToShortHex());
   }
-  it->second.safety = Safety::kDurable;
+  synced->safety = Safety::kDurable;
   return absl::OkStatus();
 }
 
@@ -295,6 +292,20 @@ absl::StatusOr<ManifestPtr> RocksDbTier::Find(const ChunkKey& key) {
   });
 }
 
+absl::StatusOr<TierEntry> RocksDbTier::Describe(const ChunkKey& key) {
+  return ReadRow<TierEntry>(
+      key, /*use=*/false,
+      [&](const UploadId& id, const Retention& retention, const SegmentStore::Pin&) -> absl::StatusOr<TierEntry> {
+        KDN_ASSIGN_OR_RETURN(ManifestPtr manifest, db_->ReadManifest(id));
+        return TierEntry{.manifest = std::move(manifest), .retention = retention};
+      });
+}
+
+bool RocksDbTier::Has(const ChunkKey& key) {
+  MutexLock lock(mu_);
+  return FindLive(key) != nullptr;
+}
+
 absl::StatusOr<TierRead> RocksDbTier::ReadChunk(const ChunkKey& key, bool use, LayerRange layers) {
   return ReadRow<TierRead>(
       key, use,
@@ -323,9 +334,9 @@ void RocksDbTier::DropCorrupt(const UploadId& id, const absl::Status& why) {
   std::vector<Removed> removed;
   {
     MutexLock lock(mu_);
-    const auto it = rows_.find(id.key);
-    if (it == rows_.end() || it->second.generation != id.generation) return;  // another reader was quicker
-    residents_.Erase(it->second.share, id.key);
+    const Row* row = rows_.Find(id.key);
+    if (row == nullptr || row->generation != id.generation) return;  // another reader was quicker
+    residents_.Erase(row->share, id.key);
     TakeRow(id.key, removed);
   }
   counters_.Corrupt();
@@ -337,8 +348,8 @@ absl::Status RocksDbTier::Erase(const ChunkKey& key) {
   std::vector<Removed> erased;
   {
     MutexLock lock(mu_);
-    if (const auto it = rows_.find(key); it != rows_.end()) {
-      residents_.Erase(it->second.share, key);
+    if (const Row* row = rows_.Find(key)) {
+      residents_.Erase(row->share, key);
       TakeRow(key, erased);
     }
   }
@@ -363,18 +374,31 @@ void RocksDbTier::DropExpired() {
   Remove(removed).IgnoreError();
 }
 
-std::vector<ChunkKey> RocksDbTier::Keys() {
-  std::vector<ChunkKey> keys;
+uint64_t RocksDbTier::SpareBytes(const SpaceId& space, uint64_t keep_free) {
   MutexLock lock(mu_);
-  keys.reserve(rows_.size());
-  for (const auto& [key, row] : rows_) keys.push_back(key);
+  return residents_.SpareBytes(residents_.ShareOf(space), keep_free);
+}
+
+std::vector<ChunkKey> RocksDbTier::Keys() {
+  const absl::Time now = context_.clock->Now();
+  std::vector<ChunkKey> keys;
+  std::vector<ChunkKey> part;  // so that `keys` does not grow under the lock
+  for (size_t index = 0; index < KeyMap<Row>::kParts; ++index) {
+    part.clear();
+    {
+      MutexLock lock(mu_);
+      for (const auto& [key, row] : rows_.part(index)) {
+        if (!row.retention.ExpiredAt(now)) part.push_back(key);
+      }
+    }
+    keys.insert(keys.end(), part.begin(), part.end());
+  }
   return keys;
 }
 
 size_t RocksDbTier::MemoryBytes() const {
   MutexLock lock(mu_);
-  // A slot and a control byte of a hash map that is at most 7/8 full.
-  return residents_.MemoryBytes() + rows_.capacity() * (sizeof(std::pair<ChunkKey, Row>) + 1);
+  return residents_.MemoryBytes() + rows_.MemoryBytes();
 }
 
 TierStats RocksDbTier::Stats() const {

@@ -23,6 +23,7 @@
 #include "storage/base/mutex.h"
 #include "storage/tier/chunk_db.h"
 #include "storage/tier/counters.h"
+#include "storage/tier/key_map.h"
 #include "storage/tier/residents.h"
 #include "storage/tier/tier.h"
 
@@ -47,11 +48,14 @@ class RocksDbTier final : public Tier {
   absl::Status Put(const Chunk& chunk, Ack ack) override;
   bool Admits(const Manifest& manifest) override;
   absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) override;
+  absl::StatusOr<TierEntry> Describe(const ChunkKey& key) override;
+  bool Has(const ChunkKey& key) override;
   absl::StatusOr<TierRead> Read(const ChunkKey& key, LayerRange layers) override;
   absl::StatusOr<TierRead> Examine(const ChunkKey& key) override;
   absl::Status Erase(const ChunkKey& key) override;
   std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
   void DropExpired() override;
+  uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) override;
   std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 
@@ -113,7 +117,7 @@ class RocksDbTier final : public Tier {
   TierCounters counters_;
 
   mutable Mutex mu_;
-  absl::flat_hash_map<ChunkKey, Row> rows_ ABSL_GUARDED_BY(mu_);  // the same keys as in residents_
+  KeyMap<Row> rows_ ABSL_GUARDED_BY(mu_);  // the same keys as in residents_
   Residents residents_ ABSL_GUARDED_BY(mu_);
   // Uploads by key that are gone from rows_ and may still be on the disk, from where a crash would bring them back.
   absl::flat_hash_map<ChunkKey, uint32_t> removing_ ABSL_GUARDED_BY(mu_);

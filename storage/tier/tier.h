@@ -55,6 +55,12 @@ struct TierRead {
   Retention retention = {};
 };
 
+// What is known of a chunk without reading its slabs.
+struct TierEntry {
+  ManifestPtr manifest;
+  Retention retention = {};
+};
+
 class Tier {
  public:
   virtual ~Tier() = default;
@@ -72,6 +78,11 @@ class Tier {
 
   // The manifest of a visible chunk; NOT_FOUND. Does not count as use for eviction.
   virtual absl::StatusOr<ManifestPtr> Find(const ChunkKey& key) = 0;
+
+  // The same with its retention.
+  virtual absl::StatusOr<TierEntry> Describe(const ChunkKey& key) = 0;
+  // Whether the chunk is visible, as far as that can be told without I/O. Does not count as use.
+  virtual bool Has(const ChunkKey& key) = 0;
 
   // The slabs of the layers in `layers`. NOT_FOUND; DATA_LOSS when a checksum fails, in which case the tier has already
   // dropped the chunk. Counts as use.
@@ -91,7 +102,12 @@ class Tier {
   // Drops what has expired.
   virtual void DropExpired() = 0;
 
-  // All visible chunks, in no order. Chunks put or erased meanwhile may or may not be among them.
+  // How many bytes more of that space fit while nothing has to go for them and `keep_free` bytes of the budget stay
+  // free.
+  virtual uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) = 0;
+
+  // All visible chunks, in no order. Chunks put or erased meanwhile may or may not be among them. No lock is held for
+  // longer than a small part of them takes.
   virtual std::vector<ChunkKey> Keys() = 0;
   // Calls `visit` with the manifest of each of them that can be read.
   void ForEach(absl::FunctionRef<void(const ManifestPtr&)> visit) {

@@ -50,6 +50,14 @@ bool WriteBack::Cancel(const ChunkKey& key) {
   return Remove(key);
 }
 
+std::vector<ChunkKey> WriteBack::Keys() {
+  std::vector<ChunkKey> keys;
+  MutexLock lock(mu_);
+  keys.reserve(waiting_.size());
+  for (const auto& [key, waiting] : waiting_) keys.push_back(key);
+  return keys;
+}
+
 bool WriteBack::Remove(const ChunkKey& key) {
   const auto it = waiting_.find(key);
   if (it == waiting_.end()) return false;

@@ -14,6 +14,7 @@
 #include <functional>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "storage/base/mutex.h"
@@ -33,6 +34,7 @@ class WriteBack {
   void Enqueue(const Chunk& chunk);
   std::optional<Chunk> Find(const ChunkKey& key);
   bool Cancel(const ChunkKey& key);  // false when it was not waiting
+  std::vector<ChunkKey> Keys();      // of all that wait, expired or not, in no order
 
   // Waits until all that is queued now has reached the disk or was dropped.
   void Flush();

@@ -240,5 +240,88 @@ TEST(ParseByteSize, ReadsUnitsAndRefusesTheRest) {
   EXPECT_TRUE(ParseByteSize("8388607TiB").ok());
 }
 
+TEST(ParseFlags, WithoutPlacementANodeIsAlone) {
+  const FlagsResult parsed = Parse({});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_FALSE(parsed.flags->member.has_value());
+  EXPECT_TRUE(parsed.flags->store.whole_chains);
+  const FlagsResult lone = Parse({"--zone", "rack7"});
+  EXPECT_EQ(lone.exit_code, 2);
+  EXPECT_THAT(lone.text, AllOf(HasSubstr("--zone"), HasSubstr("--placement")));
+}
+
+TEST(ParseFlags, AMemberOfACluster) {
+  const FlagsResult parsed = Parse({"--placement",
+                                    "10.0.0.1:7411,10.0.0.2:7411",
+                                    "--cluster",
+                                    "prod",
+                                    "--node-id",
+                                    "n7",
+                                    "--advertise",
+                                    "10.0.0.7:7401",
+                                    "--zone",
+                                    "rack7",
+                                    "--weight",
+                                    "12",
+                                    "--move-rate",
+                                    "1GiB",
+                                    "--leave-grace",
+                                    "1s",
+                                    "--release-after",
+                                    "1m",
+                                    "--anti-entropy-interval",
+                                    "0s",
+                                    "--disk-path",
+                                    "/x"});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags->member.has_value());
+  const MemberOptions& member = *parsed.flags->member;
+  EXPECT_EQ(member.placement, (std::vector<std::string>{"10.0.0.1:7411", "10.0.0.2:7411"}));
+  EXPECT_EQ(member.cluster, "prod");
+  EXPECT_EQ(member.node_id, "n7");
+  EXPECT_EQ(member.advertise, "10.0.0.7:7401");
+  EXPECT_EQ(member.zone, "rack7");
+  EXPECT_EQ(member.weight, 12u);
+  EXPECT_EQ(member.move_bytes_per_second, uint64_t{1} << 30);
+  EXPECT_EQ(member.leave_grace, absl::Seconds(1));
+  EXPECT_EQ(member.release_after, absl::Minutes(1));
+  EXPECT_EQ(member.anti_entropy_interval, absl::ZeroDuration());
+  EXPECT_EQ(member.data_directory, "/x");
+  EXPECT_EQ(member.capacity_bytes, uint64_t{17} << 30);
+  EXPECT_FALSE(parsed.flags->store.whole_chains) << "a chain's chunks lie on many nodes";
+}
+
+TEST(ParseFlags, AMemberWeighsAsMuchAsItHasGigabytes) {
+  const FlagsResult parsed = Parse({"--placement", "p:1", "--node-id", "n", "--memory-bytes", "5GiB"});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_EQ(parsed.flags->member->weight, 5u);
+}
+
+TEST(ParseFlags, AMembersListOfDaemonsMayComeFromAFile) {
+  const std::string file = FlagFile("placement = \"10.0.0.1:7411,10.0.0.2:7411\"\nnode-id = \"n1\"\n");
+  const FlagsResult parsed = Parse({"--config", file.c_str()});
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  EXPECT_EQ(parsed.flags->member->placement.size(), 2u);
+}
+
+TEST(ParseFlags, ABadMemberFlagIsNamed) {
+  const auto refused = [](std::vector<const char*> args, const char* flag) {
+    args.insert(args.begin(), {"--placement", "p:1", "--node-id", "n"});
+    const FlagsResult parsed = Parse(args);
+    EXPECT_FALSE(parsed.flags.has_value()) << flag;
+    EXPECT_EQ(parsed.exit_code, 2);
+    EXPECT_THAT(parsed.text, HasSubstr(flag));
+  };
+  refused({"--weight", "heavy"}, "--weight");
+  refused({"--weight", "0"}, "--weight");
+  refused({"--move-rate", "fast"}, "--move-rate");
+  refused({"--leave-grace", "soon"}, "--leave-grace");
+  refused({"--release-after", "-1s"}, "--release-after");
+  refused({"--anti-entropy-interval", "inf"}, "--anti-entropy-interval");
+  refused({"--zone", "rack 7"}, "--zone");
+  refused({"--advertise", "10.0.0.1"}, "--advertise");
+  refused({"--insecure-remote", "--listen", "0.0.0.0:7401"}, "--advertise");
+}
+
 }  // namespace
 }  // namespace kdn

@@ -35,10 +35,21 @@ class HookedStore final : public TieredStore {
   std::function<void(const ChunkKey&, LayerRange)> before_fetch = [](const ChunkKey&, LayerRange) {};
   std::function<void(const Chunk&)> before_put = [](const Chunk&) {};
   std::function<void(const ChunkKey&)> before_prefetch = [](const ChunkKey&) {};
+  std::function<void(const ChunkKey&)> before_describe = [](const ChunkKey&) {};
 
   absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums) override {
     before_put(chunk);
     return store_->Put(chunk, ack, checksums);
+  }
+  absl::Status Adopt(const Chunk& chunk, Ack ack, Checksums checksums) override {
+    before_put(chunk);
+    return store_->Adopt(chunk, ack, checksums);
+  }
+  uint64_t SpareBytes(const SpaceId& space) override { return store_->SpareBytes(space); }
+  std::vector<ChunkKey> Keys() override { return store_->Keys(); }
+  absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) override {
+    before_describe(key);
+    return store_->Describe(key);
   }
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override {
     return store_->Lookup(space, keys, least);

@@ -50,6 +50,9 @@ class FakeDisk final : public Tier {
     MutexLock lock(mu_);
     return puts_;
   }
+  absl::StatusOr<TierEntry> Describe(const ChunkKey& key) override { return tier_.Describe(key); }
+  bool Has(const ChunkKey& key) override { return tier_.Has(key); }
+  uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) override { return tier_.SpareBytes(space, keep_free); }
   bool Holds(const Chunk& chunk) { return tier_.Find(chunk.manifest->key).ok(); }
 
   TierKind kind() const override { return kind_; }

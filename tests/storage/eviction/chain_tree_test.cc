@@ -37,7 +37,7 @@ class Forest {
   }
   std::set<uint32_t> CutOff() const {
     std::set<uint32_t> numbers;
-    for (Slot slot = tree_.FirstCutOff(); slot != kNoSlot; slot = tree_.NextCutOff(slot)) {
+    for (Slot slot = tree_.FirstCutOff(); slot != kNullSlot; slot = tree_.NextCutOff(slot)) {
       EXPECT_TRUE(numbers.insert(numbers_.at(table_[slot].key)).second) << "listed twice";
     }
     return numbers;

@@ -1,4 +1,4 @@
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 
 #include <arpa/inet.h>
 #include <fmt/core.h>

@@ -1,6 +1,7 @@
-#include "kdn-node/worker_pool.h"
+#include "storage/base/worker_pool.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace kdn {
@@ -69,7 +70,10 @@ void WorkerPool::Run() {
       from.pop_front();
       if (idle) ++idle_running_;
     }
+    const auto begun = std::chrono::steady_clock::now();
     task();
+    busy_nanos_.fetch_add(std::chrono::nanoseconds(std::chrono::steady_clock::now() - begun).count(),
+                          std::memory_order_relaxed);
     if (idle) {
       {
         MutexLock lock(mu_);

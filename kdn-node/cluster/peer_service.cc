@@ -1,0 +1,200 @@
+#include "kdn-node/cluster/peer_service.h"
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "kdn-node/call_record.h"
+#include "kdn-node/wire_convert.h"
+#include "kdn/v1/peer.grpc.pb.h"
+#include "storage/base/mutex.h"
+#include "storage/base/status.h"
+
+namespace kdn {
+namespace {
+
+constexpr int kPageChunks = 1024;
+
+// How many calls of a kind run, and the right to be one of them.
+class Seats {
+ public:
+  explicit Seats(size_t count) : free_(static_cast<int>(count)) {}
+  bool Take() {
+    if (free_.fetch_sub(1) > 0) return true;
+    free_.fetch_add(1);
+    return false;
+  }
+  void GiveBack() { free_.fetch_add(1); }
+
+ private:
+  std::atomic<int> free_;
+};
+
+struct Partitions {
+  uint32_t bits = 0;
+  std::vector<Partition> list;
+};
+
+absl::StatusOr<Partitions> ParsePartitions(const v1::PartitionSet& set) {
+  const uint32_t bits = set.partition_bits();
+  if (bits < kMinPartitionBits || bits > kMaxPartitionBits) {
+    return InvalidArgument("partition_bits is {}; give {} to {}", bits, kMinPartitionBits, kMaxPartitionBits);
+  }
+  const uint32_t count = uint32_t{1} << bits;
+  if (static_cast<uint32_t>(set.partitions_size()) > count) {
+    return InvalidArgument("{} partitions are named; there are {}", set.partitions_size(), count);
+  }
+  Partitions partitions = {.bits = bits, .list = {set.partitions().begin(), set.partitions().end()}};
+  const auto bad = std::ranges::find_if(partitions.list, [&](Partition partition) { return partition >= count; });
+  if (bad != partitions.list.end()) {
+    return InvalidArgument("partition {} is out of range; with {} partition_bits there are {}", *bad, bits, count);
+  }
+  return partitions;
+}
+
+absl::Status TooMany(const char* what, size_t limit) {
+  return ResourceExhausted("{} {} run already; retry later", limit, what);
+}
+
+// One page is read, or written, at a time.
+class ListReactor final : public grpc::ServerWriteReactor<v1::ListChunksPage> {
+ public:
+  ListReactor(ServiceState& state, PartitionIndexCache& indexes, Seats& seats, Partitions partitions)
+      : state_(state), indexes_(indexes), seats_(seats), partitions_(std::move(partitions)) {
+    std::ranges::sort(partitions_.list);
+    std::vector<Partition>& list = partitions_.list;
+    list.erase(std::unique(list.begin(), list.end()), list.end());
+  }
+
+  // The call may be over when it returns.
+  void Start() {
+    state_.pool.Submit([this] { Produce(); });
+  }
+
+ private:
+  void Produce() {
+    if (index_ == nullptr) index_ = indexes_.Get();
+    page_.Clear();
+    while (page_.chunks_size() < kPageChunks && at_ < partitions_.list.size() && !cancelled_) {
+      const std::span<const ChunkKey> keys = index_->KeysOf(partitions_.list[at_], partitions_.bits);
+      if (key_ == keys.size()) {
+        ++at_;
+        key_ = 0;
+      } else {
+        Add(keys[key_++]);
+      }
+    }
+    if (cancelled_) return End(Cancelled("the peer left before the end of the list"));
+    if (state_.stopping) return End(Unavailable("the node is stopping; use another or retry later"));
+    if (page_.chunks_size() == 0) return End(absl::OkStatus());
+    StartWrite(&page_);
+  }
+
+  // What is gone since the index was made is passed over.
+  void Add(const ChunkKey& key) {
+    const absl::StatusOr<ChunkDescription> chunk = state_.store.Describe(key);
+    if (!chunk.ok()) return;
+    const absl::Time now = state_.clock.Now();
+    const absl::Time expires = chunk->retention.expires;
+    if (expires <= now) return;
+    v1::ListedChunk& listed = *page_.add_chunks();
+    listed.set_space_id(std::string(AsStringView(chunk->manifest->space.span())));
+    listed.set_key(std::string(AsStringView(key.span())));
+    listed.set_encoded_bytes(chunk->manifest->EncodedBytes());
+    if (expires != absl::InfiniteFuture()) {
+      listed.set_ttl_ms(static_cast<uint64_t>(std::max<int64_t>(1, absl::ToInt64Milliseconds(expires - now))));
+    }
+    listed.set_lossy_allowed(chunk->retention.lossy_allowed);
+    listed.set_durable(chunk->on_disk);
+    listed.set_fidelity(static_cast<uint32_t>(ToWire(chunk->manifest->fidelity)));
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (!ok) return End(Cancelled("the peer left before the end of the list"));
+    state_.pool.Submit([this] { Produce(); });
+  }
+  void OnCancel() override { cancelled_ = true; }
+  void OnDone() override { delete this; }
+
+  void End(const absl::Status& status) {
+    seats_.GiveBack();  // before the peer knows that it may come again
+    Finish(record_.End(status));
+  }
+
+  ServiceState& state_;
+  PartitionIndexCache& indexes_;
+  Seats& seats_;
+  CallRecord record_{state_, Method::kListChunks};
+  const ActiveStreams::Entry active_{state_.streams};
+  Partitions partitions_;
+  std::atomic<bool> cancelled_{false};
+  // Of whoever produces; gRPC reads the page while it is written.
+  std::shared_ptr<const PartitionIndex> index_;
+  size_t at_ = 0;   // in partitions_.list
+  size_t key_ = 0;  // among the keys of that partition
+  v1::ListChunksPage page_;
+};
+
+class PeerServiceImpl final : public v1::PeerService::CallbackService {
+ public:
+  PeerServiceImpl(ServiceState& state, PartitionIndexCache& indexes) : state_(state), indexes_(indexes) {}
+
+  grpc::ServerUnaryReactor* Digests(grpc::CallbackServerContext* context, const v1::DigestsRequest* request,
+                                    v1::DigestsResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const CallRecord record(state_, Method::kDigests);
+    absl::Status refused = state_.Admit();
+    if (refused.ok() && !digests_.Take()) refused = TooMany("requests for digests", kMaxPeerDigests);
+    if (!refused.ok()) {
+      reactor->Finish(record.End(refused));
+      return reactor;
+    }
+    state_.pool.Submit([=, this] {
+      const absl::Status status = AnswerDigests(*request, *response);
+      digests_.GiveBack();
+      reactor->Finish(record.End(status));
+    });
+    return reactor;
+  }
+
+  grpc::ServerWriteReactor<v1::ListChunksPage>* ListChunks(grpc::CallbackServerContext*,
+                                                           const v1::ListChunksRequest* request) override {
+    using Refused = RefusedCall<grpc::ServerWriteReactor<v1::ListChunksPage>>;
+    if (absl::Status refused = state_.Admit(); !refused.ok()) return new Refused(state_, Method::kListChunks, refused);
+    absl::StatusOr<Partitions> partitions = ParsePartitions(request->partitions());
+    if (!partitions.ok()) return new Refused(state_, Method::kListChunks, partitions.status());
+    if (!listings_.Take()) return new Refused(state_, Method::kListChunks, TooMany("listings", kMaxPeerListings));
+    auto* reactor = new ListReactor(state_, indexes_, listings_, *std::move(partitions));
+    reactor->Start();
+    return reactor;
+  }
+
+ private:
+  absl::Status AnswerDigests(const v1::DigestsRequest& request, v1::DigestsResponse& response) {
+    KDN_ASSIGN_OR_RETURN(const Partitions partitions, ParsePartitions(request.partitions()));
+    const std::shared_ptr<const PartitionIndex> index = indexes_.Get();
+    for (const Partition partition : partitions.list) {
+      const PartitionDigest digest = index->DigestOf(partition, partitions.bits);
+      response.add_digests(digest.digest);
+      response.add_chunks(digest.chunks);
+    }
+    return absl::OkStatus();
+  }
+
+  ServiceState& state_;
+  PartitionIndexCache& indexes_;
+  Seats digests_{kMaxPeerDigests};
+  Seats listings_{kMaxPeerListings};
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakePeerService(ServiceState& state, PartitionIndexCache& indexes) {
+  return std::make_unique<PeerServiceImpl>(state, indexes);
+}
+
+}  // namespace kdn
