@@ -1,18 +1,17 @@
 #include "integration/engine/options.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <map>
-#include <sstream>
+#include <utility>
 
 #include "kdn-client/transport.h"
+#include "storage/base/command_line.h"
 #include "storage/base/status.h"
 #include "storage/format/codec.h"
 
 namespace kdn::engine {
 namespace {
 
-constexpr int kBadFlags = 2;
 constexpr uint32_t kMaxGenerate = 1 << 20;
 
 struct RawOptions {
@@ -76,10 +75,7 @@ absl::StatusOr<EngineOptions> Check(RawOptions raw) {
   return o;
 }
 
-OptionsResult Bad(std::string message) {
-  std::ranges::replace(message, '\n', ' ');
-  return {.text = fmt::format("kdn-engine: {}; see kdn-engine --help\n", message), .exit_code = kBadFlags};
-}
+OptionsResult Exit(ProgramExit exit) { return {.text = std::move(exit.text), .exit_code = exit.exit_code}; }
 
 }  // namespace
 
@@ -87,15 +83,9 @@ OptionsResult ParseOptions(int argc, const char* const* argv) {
   CLI::App app("kdn-engine: a small Llama engine that keeps its KV cache on KDN.", "kdn-engine");
   RawOptions raw;
   Declare(app, raw);
-  try {  // CLI11 reports by exceptions, --help among them
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    std::ostringstream out, err;
-    if (app.exit(e, out, err) == 0) return {.text = out.str(), .exit_code = 0};
-    return Bad(e.what());
-  }
+  if (std::optional<ProgramExit> exit = ReadCommandLine(app, argc, argv)) return Exit(*std::move(exit));
   absl::StatusOr<EngineOptions> options = Check(std::move(raw));
-  if (!options.ok()) return Bad(MessageOf(options.status()));
+  if (!options.ok()) return Exit(BadFlags(app, options.status()));
   return {.options = *std::move(options)};
 }
 

@@ -3,20 +3,17 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <sstream>
 #include <utility>
 
 #include "absl/time/time.h"
-#include "kdn-node/flags.h"
+#include "storage/base/command_line.h"
+#include "storage/base/flag_values.h"
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
-
-constexpr int kBadFlags = 2;
 
 // What the flags say, before it is checked.
 struct RawFlags {
@@ -102,10 +99,7 @@ absl::StatusOr<LinkFlags> Check(const RawFlags& raw) {
   return flags;
 }
 
-LinkFlagsResult Bad(std::string message) {
-  std::ranges::replace(message, '\n', ' ');
-  return {.text = fmt::format("kdn-link: {}; see kdn-link --help\n", message), .exit_code = kBadFlags};
-}
+LinkFlagsResult Exit(ProgramExit exit) { return {.text = std::move(exit.text), .exit_code = exit.exit_code}; }
 
 }  // namespace
 
@@ -114,15 +108,9 @@ LinkFlagsResult ParseLinkFlags(int argc, const char* const* argv) {
                "kdn-link");
   RawFlags raw;
   Declare(app, raw);
-  try {  // CLI11 reports by exceptions, --help and --version among them
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    std::ostringstream out, err;
-    if (app.exit(e, out, err) == 0) return {.text = out.str(), .exit_code = 0};
-    return Bad(e.what());
-  }
+  if (std::optional<ProgramExit> exit = ReadCommandLine(app, argc, argv)) return Exit(*std::move(exit));
   absl::StatusOr<LinkFlags> flags = Check(raw);
-  if (!flags.ok()) return Bad(MessageOf(flags.status()));
+  if (!flags.ok()) return Exit(BadFlags(app, flags.status()));
   return {.flags = *std::move(flags)};
 }
 

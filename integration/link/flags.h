@@ -14,7 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "integration/link/link_options.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 
 namespace kdn {
 

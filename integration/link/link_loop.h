@@ -18,7 +18,7 @@
 #include "integration/link/byte_queue.h"
 #include "integration/link/link_direction.h"
 #include "integration/link/link_options.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 #include "storage/base/socket_address.h"
 #include "storage/base/unique_fd.h"
 

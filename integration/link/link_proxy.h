@@ -25,7 +25,7 @@
 #include "absl/status/statusor.h"
 #include "integration/link/link_loop.h"
 #include "integration/link/link_options.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 #include "storage/base/mutex.h"
 
 namespace kdn {
