@@ -40,8 +40,8 @@ struct AssignmentTask {
   std::vector<Assignee> nodes;  // by id
   uint32_t replicas = 1;
   std::vector<Owner> rows;  // `replicas` for each partition
-  std::vector<uint8_t>
-      unfilled;  // as rows: 1 where the owner does not have the chunks yet, so that taking it costs nothing
+  // As rows: 1 where the owner does not have the chunks yet, so that taking the row from it costs nothing.
+  std::vector<uint8_t> unfilled;
   std::map<Partition, std::vector<Owner>> formers;  // who else holds chunks of a partition
 };
 

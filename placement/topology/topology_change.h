@@ -118,10 +118,12 @@ std::vector<NodeSlot> ExtraHolders(const Topology& topology, const ChunkKey& key
 // A topology from a file, for clusters without placement daemons: docs/operations.md, "A cluster from a file". Same
 // file, same topology, on every machine. INVALID_ARGUMENT naming the line.
 //
-//   cluster demo            # its name; also what its id comes from, so that a file with a higher epoch is the same
-//   cluster's epoch 2                 # 1 unless told; raise it with every change of the file replicas 2              #
-//   2 unless told partitions 14           # 2^14 of them, unless told node a 10.0.0.1:7401 zone=z1 weight=200 node
-//   b 10.0.0.2:7401
+//   cluster demo   # its name; its id comes from it, so that a changed file is still of the same cluster
+//   epoch 2        # 1 unless told; raise it whenever the file changes
+//   replicas 2     # 2 unless told
+//   partitions 14  # 2^14 of them, unless told
+//   node a 10.0.0.1:7401 zone=z1 weight=200
+//   node b 10.0.0.2:7401
 absl::StatusOr<TopologyPtr> ParseStaticTopology(std::string_view text);
 
 }  // namespace kdn
