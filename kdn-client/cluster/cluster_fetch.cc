@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -60,14 +61,13 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
         view_(std::move(view)),
         query_(query),
         keys_(query.keys.begin(), query.keys.end()),
-        deadline_(deadline),
-        place_(query.keys.size()) {
+        deadline_(deadline) {
     readers_.reserve(keys_.size());
     for (const ChunkKey& key : keys_) readers_.push_back(view_->topology->Readers(key));
   }
 
   // Each of `asked` comes to `sink` or is missed there, unless the status says otherwise.
-  absl::Status Run(std::span<const AskedChunk> asked, SlabSink& sink, Cancellation* cancel, bool is_first) {
+  absl::Status Run(std::span<const AskedChunk> asked, SlabSink& sink, Cancellation* cancel) {
     const ReaderPlan plan = PlanReaders(*view_, readers_, asked);
     for (const uint32_t at : plan.stranded) sink.OnMiss(asked[at].chunk, MissOfStranded(asked[at]));
     std::vector<std::unique_ptr<SlabSink>> forks(plan.groups.size());
@@ -76,14 +76,9 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
       forks[i] = sink.Fork();
       forked = forks[i] != nullptr;
     }
-    if (is_first) {
-      for (const NodeGroup& group : plan.groups) {
-        for (size_t i = 0; i < group.asked.size(); ++i) place_[group.asked[i].chunk] = i;
-      }
-    }
     std::vector<absl::Status> ended(plan.groups.size());
     InParallel(core_.helpers, plan.groups.size(), forked ? core_.options.max_parallel : 1, [&](size_t i) {
-      ended[i] = FetchGroup(plan.groups[i], forks[i] == nullptr ? sink : *forks[i], cancel, is_first);
+      ended[i] = FetchGroup(plan.groups[i], forks[i] == nullptr ? sink : *forks[i], cancel);
       forks[i] = nullptr;
     });
     const auto failed = std::ranges::find_if(ended, [](const absl::Status& status) { return !status.ok(); });
@@ -115,10 +110,10 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
     return query;
   }
 
-  absl::Status FetchGroup(const NodeGroup& group, SlabSink& sink, Cancellation* cancel, bool may_hedge) {
+  absl::Status FetchGroup(const NodeGroup& group, SlabSink& sink, Cancellation* cancel) {
     if (!group.has_others) return FetchFromLast(group, sink, cancel);
     GroupFetch fetch(group, query_.layers, sink);
-    if (may_hedge && core_.Hedges()) {
+    if (core_.Hedges()) {
       KDN_RETURN_IF_ERROR(Hedged(group, cancel, fetch));
     } else {
       std::vector<size_t> all(group.asked.size());
@@ -168,7 +163,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   // Asks a node for chunks of a group; part[i] is the place of chunks[i] there.
   absl::Status FetchPart(NodeSlot slot, std::span<const uint32_t> chunks, std::span<const size_t> part,
                          LayerRange layers, FetchDelivery& delivery, HeardChunks& heard, Cancellation* cancel,
-                         const std::function<bool()>& claim) {
+                         const std::function<bool()>& claim, bool misses_count = true) {
     std::vector<ChunkKey> keys;
     keys.reserve(chunks.size());
     for (const uint32_t chunk : chunks) keys.push_back(keys_[chunk]);
@@ -179,52 +174,57 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
       call.Answered();
       return claim();
     };
-    ReaderSink sink(delivery, part, heard, answered, /*misses_count=*/true);
+    ReaderSink sink(delivery, part, heard, answered, misses_count);
     absl::Status ended = node.transport().Fetch(QueryFor(keys, layers, cancel), deadline_, sink);
     core_.Ended(call, ended, core_.fetches);
+    if (ended.ok() && !misses_count && !sink.is_heard()) return Unavailable("it holds none of the chunks");
     return ended;
   }
 
-  // A race between the group's node and all other readers of its chunks.
-  struct Contest {
-    std::shared_ptr<FetchDelivery> delivery;
+  // One side of a race: a node, and the chunks of the group that it is asked for.
+  struct Side {
+    explicit Side(size_t of_group) : heard(of_group) {}
+
     NodeSlot slot = kNoSlot;
-    std::vector<uint32_t> chunks;       // of the group
-    std::vector<size_t> all;            // their places in it
-    std::vector<AskedChunk> elsewhere;  // those that others may have
-    HeardChunks by_node;
-    HeardChunks by_others;
-    absl::Status node_ended;
-    bool others_heard = false;
+    std::vector<uint32_t> chunks = {};
+    std::vector<size_t> part = {};  // their places in the group
+    HeardChunks heard;
+    absl::Status ended;
+    bool is_heard = false;
+  };
+  struct Contest {
+    Contest(size_t of_group, std::shared_ptr<FetchDelivery> to)
+        : node(of_group), other(of_group), delivery(std::move(to)) {}
+
+    Side node;
+    Side other;  // the node that is next for most of the chunks
+    std::vector<ReaderMask> other_tried = {};
+    std::atomic<bool> node_failed{false};
+    const std::shared_ptr<FetchDelivery> delivery;
   };
 
-  // OK: what has not come can be asked from whoever has not been tried.
+  // A race between the group's node and another one. OK: what has not come can be asked from whoever has not been
+  // tried.
   absl::Status Hedged(const NodeGroup& group, Cancellation* cancel, GroupFetch& fetch) {
-    const size_t count = group.asked.size();
-    const auto contest = std::shared_ptr<Contest>(new Contest{.delivery = fetch.delivery,
-                                                              .slot = group.slot,
-                                                              .chunks = ChunksOf(group),
-                                                              .all = std::vector<size_t>(count),
-                                                              .elsewhere = {},
-                                                              .by_node = HeardChunks(count),
-                                                              .by_others = HeardChunks(count),
-                                                              .node_ended = {}});
-    std::iota(contest->all.begin(), contest->all.end(), size_t{0});
-    for (const AskedChunk& asked : group.asked) {
-      if (asked.tried != AllReaders(readers_[asked.chunk])) contest->elsewhere.push_back(asked);
-    }
-
+    const std::shared_ptr<Contest> contest = ContestOf(group, fetch);
     const auto race = std::make_shared<Race>(core_.attempts, deadline_);
     const Race::Ask ask = [self = shared_from_this(), contest,
                            weak = std::weak_ptr<Race>(race)](Race::Attempt& attempt) -> absl::Status {
       const std::shared_ptr<Race> held = weak.lock();
-      const auto claim = [&] { return held->Claim(attempt); };
-      if (attempt.replica == 0) {
-        contest->node_ended = self->FetchPart(contest->slot, contest->chunks, contest->all, self->query_.layers,
-                                              *contest->delivery, contest->by_node, &attempt.cancel, claim);
-        return contest->node_ended;
-      }
-      return self->AskOthers(*contest, attempt.cancel, claim);
+      const bool is_node = attempt.replica == 0;
+      // When the node fails, all that are left are asked at once, and not this one first.
+      if (!is_node && contest->node_failed) return Unavailable("the node that was asked first failed");
+      Side& side = is_node ? contest->node : contest->other;
+      const auto claim = [&] {
+        if (!held->Claim(attempt)) return false;
+        side.is_heard = true;
+        return true;
+      };
+      // Only a chunk makes the other one heard: that it does not hold it either need not keep the node from sending it.
+      side.ended = self->FetchPart(side.slot, side.chunks, side.part, self->query_.layers, *contest->delivery,
+                                   side.heard, &attempt.cancel, claim, /*misses_count=*/is_node);
+      if (is_node && !side.ended.ok()) contest->node_failed = true;
+      return Apart(side.ended);
     };
     Race::Outcome outcome;
     {
@@ -232,34 +232,47 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
       outcome =
           race->Run(std::array<size_t, 2>{0, 1}, ask, core_.RulesFor(core_.fetches, view_->nodes[group.slot].node));
     }
-    core_.counts.failed_over.fetch_add(outcome.failed_over, std::memory_order_relaxed);
     if (fetch.delivery->Wanted().chunks.empty()) return absl::OkStatus();
     // Out of time, the winner may still be at work on what is read below.
     KDN_RETURN_IF_ERROR(GoesOn(outcome.status, cancel));
 
-    const bool node_failed = std::ranges::count(outcome.failed, size_t{0}) > 0;
-    if (outcome.won && !contest->others_heard) {
-      if (!outcome.status.ok()) core_.counts.failed_over.fetch_add(1, std::memory_order_relaxed);
-      fetch.Note(contest->by_node, contest->all, outcome.status);
-      return absl::OkStatus();
+    const auto failed = [&](size_t replica) { return std::ranges::count(outcome.failed, replica) > 0; };
+    const bool other_won = outcome.won && contest->other.is_heard;
+    if (failed(0)) core_.counts.failed_over.fetch_add(1, std::memory_order_relaxed);
+    if (failed(0) || !other_won) NoteSide(contest->node, fetch);
+    if (other_won || (!outcome.won && outcome.hedged > 0)) {
+      NoteSide(contest->other, fetch);
+      for (size_t k = 0; k < contest->other.part.size(); ++k) {
+        fetch.asked[contest->other.part[k]].tried = contest->other_tried[k];
+      }
     }
-    if (outcome.won) fetch.Note(contest->by_others, contest->all, outcome.status);
-    if (node_failed) fetch.Note(contest->by_node, contest->all, contest->node_ended);
-    for (size_t i = 0; i < count; ++i) {
-      // The node has not been heard, so it can still be asked, unless it failed.
-      fetch.asked[i].tried =
-          AllReaders(readers_[fetch.asked[i].chunk]) & ~(node_failed ? ReaderMask{0} : group.self[i]);
-    }
+    if (!other_won || failed(0)) return absl::OkStatus();
+    // The node has not been heard: it can still be asked, after the others.
+    view_->NodeAt(group.slot).Rest(core_.options.hedge.max_delay);
+    for (size_t i = 0; i < fetch.asked.size(); ++i) fetch.asked[i].tried &= ~group.self[i];
     return absl::OkStatus();
   }
 
-  absl::Status AskOthers(Contest& contest, Cancellation& cancel, const std::function<bool()>& claim) {
-    // Only a chunk makes them heard: that others do not hold it either need not keep the node from sending it.
-    ReaderSink sink(*contest.delivery, place_, contest.by_others, claim, /*misses_count=*/false);
-    const absl::Status ended = Run(contest.elsewhere, sink, &cancel, /*is_first=*/false);
-    contest.others_heard = sink.is_heard();
-    if (!ended.ok() || sink.is_heard()) return ended;
-    return Unavailable("no other node has sent any of the chunks");
+  void NoteSide(const Side& side, GroupFetch& fetch) {
+    CountFound(fetch.asked, side.heard);
+    fetch.Note(side.heard, side.part, side.ended);
+  }
+
+  std::shared_ptr<Contest> ContestOf(const NodeGroup& group, const GroupFetch& fetch) const {
+    auto contest = std::make_shared<Contest>(group.asked.size(), fetch.delivery);
+    contest->node.slot = group.slot;
+    contest->node.chunks = ChunksOf(group);
+    contest->node.part.resize(group.asked.size());
+    std::iota(contest->node.part.begin(), contest->node.part.end(), size_t{0});
+
+    const ReaderPlan plan = PlanReaders(*view_, readers_, group.asked);
+    const auto next =
+        std::ranges::max_element(plan.groups, {}, [](const NodeGroup& candidate) { return candidate.asked.size(); });
+    contest->other.slot = next->slot;
+    contest->other.chunks = ChunksOf(*next);
+    contest->other.part.assign(next->at.begin(), next->at.end());
+    for (const AskedChunk& asked : next->asked) contest->other_tried.push_back(asked.tried);
+    return contest;
   }
 
   // What has not come, from readers that have not been tried.
@@ -277,7 +290,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
       if (asked.empty()) {
         for (const size_t i : wanted.chunks) asked.push_back(fetch.asked[i]);
         fetch.delivery->Close();
-        return Run(asked, sink, cancel, /*is_first=*/false);
+        return Run(asked, sink, cancel);
       }
       KDN_RETURN_IF_ERROR(Continue(fetch, asked, places, wanted.layers, cancel));
     }
@@ -310,7 +323,6 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   const std::vector<ChunkKey> keys_;
   const absl::Time deadline_;
   std::vector<Topology::ReaderList> readers_;  // by chunk
-  std::vector<size_t> place_;                  // of each chunk in the group that it was first asked in
 };
 
 }  // namespace
@@ -321,7 +333,7 @@ absl::Status FetchFromCluster(ClusterCore& core, ClusterViewPtr view, const Fetc
   const auto call = std::make_shared<FetchCall>(core, std::move(view), query, deadline);
   std::vector<AskedChunk> asked(query.keys.size());
   for (uint32_t i = 0; i < asked.size(); ++i) asked[i].chunk = i;
-  return call->Run(asked, sink, query.cancel, /*is_first=*/true);
+  return call->Run(asked, sink, query.cancel);
 }
 
 }  // namespace kdn

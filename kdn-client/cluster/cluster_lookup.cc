@@ -176,7 +176,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
       std::vector<Answer> answers = others ? self->Ask(state->elsewhere, /*may_hedge=*/false, self->deadline_)
                                            : self->AskNode(state->group, self->deadline_);
       const bool any = std::any_of(answers.begin(), answers.end(), [](const Answer& a) { return a.answered; });
-      if (!any) return answers.front().failure;
+      if (!any) return Apart(answers.front().failure);
       // Run returns only once this has returned, if it won.
       if (weak.lock()->Claim(attempt)) {
         state->answers = std::move(answers);

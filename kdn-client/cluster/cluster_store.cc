@@ -47,7 +47,7 @@ class StoreRound {
       if (status.ok()) {
         ok_[which[k]].insert(writer);
       } else {
-        failures_[which[k]] = status;
+        failures_[which[k]] = Apart(status);
       }
     }
     running_.erase(slot);
@@ -79,9 +79,12 @@ class StoreRound {
     std::vector<std::set<std::string>> ok;
     std::vector<absl::Status> failures;  // the last of each chunk
   };
-  Outcome Take() const {
+  // What is known by now; failures once.
+  Outcome Take() {
     MutexLock lock(mu_);
-    return {.ok = ok_, .failures = failures_};
+    Outcome outcome = {.ok = ok_, .failures = std::move(failures_)};
+    failures_.assign(chunks_.size(), absl::OkStatus());
+    return outcome;
   }
 
  private:

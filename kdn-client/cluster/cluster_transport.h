@@ -42,7 +42,8 @@ struct ClusterTransportOptions {
   HedgeOptions hedge = {};
   size_t max_parallel = 16;                // nodes that one call talks to at once; more wait for their turn
   absl::Duration rest = absl::Seconds(1);  // how long a node that failed is asked last
-  // How a node is reached; unless it is given, MakeRemoteTransport. For tests.
+  // How a node is reached; unless it is given, MakeRemoteTransport. For tests. Called from any thread, once for each
+  // node.
   std::function<std::shared_ptr<Transport>(const std::string& address)> connect = {};
 };
 

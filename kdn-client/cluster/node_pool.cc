@@ -75,9 +75,13 @@ void ClusterNode::Note(const absl::Status& ended) {
   if (ended.ok()) {
     rests_until_.store(0, std::memory_order_relaxed);
   } else if (IsNodeFailure(ended)) {
-    const int64_t rest = absl::ToInt64Nanoseconds(std::min(rest_, absl::Hours(24)));
-    rests_until_.store(Nanos(Now()) + rest, std::memory_order_relaxed);
+    Rest(rest_);
   }
+}
+
+void ClusterNode::Rest(absl::Duration duration) {
+  const int64_t nanos = absl::ToInt64Nanoseconds(std::min(duration, absl::Hours(24)));
+  rests_until_.store(Nanos(Now()) + nanos, std::memory_order_relaxed);
 }
 
 ClusterNode::Call::Call(ClusterNode& node) : node_(node), begun_(Now()) {

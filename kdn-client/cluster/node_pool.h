@@ -54,6 +54,9 @@ class ClusterNode {
   // How a call ended: a node that failed rests.
   void Note(const absl::Status& ended);
 
+  // It had better be asked last for so long.
+  void Rest(absl::Duration duration);
+
   // A call that reads from the node, from its beginning to its end.
   class Call {
    public:

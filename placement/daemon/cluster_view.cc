@@ -56,7 +56,7 @@ void ClusterView::OnEvents(const std::vector<RegistryEvent>& events, Revision) {
 }
 
 void ClusterView::OnLost(const absl::Status& why) {
-  spdlog::warn("the registry's watch is broken, and is tried again: {}", MessageOf(why));
+  spdlog::debug("the registry's watch is broken, and is tried again: {}", MessageOf(why));
 }
 
 void ClusterView::Learn(const Record& record) {

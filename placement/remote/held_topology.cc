@@ -47,7 +47,7 @@ TopologyPtr HeldTopology::AwaitNewer(Epoch than, absl::Time deadline) {
 
 absl::Status HeldTopology::Health() const {
   MutexLock lock(mu_);
-  return health_;
+  return absl::Status(health_code_, health_message_);
 }
 
 void HeldTopology::Set(TopologyPtr topology) {
@@ -56,10 +56,12 @@ void HeldTopology::Set(TopologyPtr topology) {
   changed_.NotifyAll();
 }
 
-bool HeldTopology::SetHealth(absl::Status health) {
+bool HeldTopology::SetHealth(const absl::Status& health) {
+  std::string message = MessageOf(health);
   MutexLock lock(mu_);
-  if (health_ == health) return false;
-  health_ = std::move(health);
+  if (health_code_ == health.code() && health_message_ == message) return false;
+  health_code_ = health.code();
+  health_message_ = std::move(message);
   return true;
 }
 

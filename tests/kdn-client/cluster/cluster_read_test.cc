@@ -502,10 +502,12 @@ TEST_F(ClusterReadTest, APartitionWithoutANodeThatIsUpIsNamed) {
 
 TEST_F(ClusterReadTest, NodesThatLeaveTheTopologyAreForgottenAndNewOnesFound) {
   StoreAll();
+  Mutex mu;
   std::map<std::string, std::weak_ptr<Transport>> connected;
   ClusterTransportOptions options = Unhedged();
   options.connect = [&](const std::string& address) {
     auto transport = std::make_shared<ForwardingTransport>(cluster_.node(address.substr(0, 1)).transport);
+    MutexLock lock(mu);
     connected[address] = transport;
     return transport;
   };

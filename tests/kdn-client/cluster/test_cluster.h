@@ -31,7 +31,7 @@ class SetSource final : public TopologySource {
   ~SetSource() override { held_.Stop(); }
 
   void Set(TopologyPtr topology) { held_.Set(std::move(topology)); }
-  void SetHealth(absl::Status health) { held_.SetHealth(std::move(health)); }
+  void SetHealth(const absl::Status& health) { held_.SetHealth(health); }
   uint64_t suspected() const { return suspected_.load(); }
 
   TopologyPtr Current() const override { return held_.Current(); }

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -32,6 +33,9 @@ class Daemon final : public v1::PlacementService::Service {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(this);
+    // As placement daemons do: a channel looks each second whether its daemon is there.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     server_ = builder.BuildAndStart();
   }
   ~Daemon() override { Stop(); }
@@ -109,6 +113,64 @@ struct Nobody {
   }
   UniqueFd socket;
   std::string address;
+};
+
+// A way to a daemon that can be cut, so that bytes vanish and nobody is told.
+class Wire {
+ public:
+  explicit Wire(const std::string& to)
+      : to_(to.substr(to.rfind(':') + 1)), listening_(socket(AF_INET, SOCK_STREAM, 0)) {
+    const SocketAddress any = LookUpHost("127.0.0.1", "0", AI_NUMERICHOST).value()[0];
+    EXPECT_EQ(bind(listening_.get(), any.get(), any.size), 0);
+    EXPECT_EQ(listen(listening_.get(), 8), 0);
+    sockaddr_in bound = {};
+    socklen_t size = sizeof bound;
+    EXPECT_EQ(getsockname(listening_.get(), reinterpret_cast<sockaddr*>(&bound), &size), 0);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(bound.sin_port));
+    accepting_ = std::thread([this] { Accept(); });
+  }
+  ~Wire() {
+    shutdown(listening_.get(), SHUT_RDWR);
+    accepting_.join();
+    for (const UniqueFd& end : ends_) shutdown(end.get(), SHUT_RDWR);
+    for (std::thread& pump : pumps_) pump.join();
+  }
+  Wire(const Wire&) = delete;
+  Wire& operator=(const Wire&) = delete;
+
+  const std::string& address() const { return address_; }
+  void Cut() { cut_ = true; }
+
+ private:
+  void Accept() {
+    while (true) {
+      UniqueFd here(accept(listening_.get(), nullptr, nullptr));
+      if (!here.valid()) return;
+      UniqueFd there(socket(AF_INET, SOCK_STREAM, 0));
+      const SocketAddress to = LookUpHost("127.0.0.1", to_, AI_NUMERICHOST).value()[0];
+      if (connect(there.get(), to.get(), to.size) != 0) continue;
+      pumps_.emplace_back([this, a = here.get(), b = there.get()] { Pump(a, b); });
+      pumps_.emplace_back([this, a = here.get(), b = there.get()] { Pump(b, a); });
+      ends_.push_back(std::move(here));
+      ends_.push_back(std::move(there));
+    }
+  }
+  void Pump(int from, int to) {
+    char bytes[4096];
+    while (true) {
+      const ssize_t got = read(from, bytes, sizeof bytes);
+      if (got <= 0) return;
+      if (!cut_ && write(to, bytes, static_cast<size_t>(got)) != got) return;
+    }
+  }
+
+  const std::string to_;  // port
+  const UniqueFd listening_;
+  std::string address_;
+  std::atomic<bool> cut_{false};
+  std::vector<UniqueFd> ends_;  // these two: the accepting thread's, until it has ended
+  std::vector<std::thread> pumps_;
+  std::thread accepting_;
 };
 
 absl::Time Late() { return absl::Now() + absl::Seconds(60); }
@@ -244,6 +306,23 @@ TEST(PlacementChannelTest, AfterAWatchThatEndedTheNextDaemonIsAsked) {
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(absl::IsUnavailable(channel->WatchTopology({}, go_on)));
   EXPECT_EQ(a.asked(), 2u);
   EXPECT_EQ(b.asked(), 2u);
+}
+
+TEST(PlacementChannelTest, AWatchEndsWhenTheNetworkSwallowsItsDaemon) {
+  Daemon silent;
+  Daemon other;
+  silent.Hang();
+  Wire wire(silent.address());
+  const auto channel = Open({wire.address(), other.address()});
+  std::thread watching([&] {
+    const absl::Status status = channel->WatchTopology({}, [](const v1::TopologyUpdate&) { return true; });
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  });
+  silent.AwaitAsked(1);
+  wire.Cut();
+  watching.join();
+  EXPECT_EQ(Ask(*channel), absl::OkStatus());
+  EXPECT_EQ(other.asked(), 1u);
 }
 
 TEST(PlacementChannelTest, WatchesAreStoppedThoseToComeToo) {
