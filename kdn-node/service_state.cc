@@ -1,5 +1,6 @@
 #include "kdn-node/service_state.h"
 
+#include "kdn-node/wire_convert.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -25,6 +26,10 @@ absl::Status ServiceState::Admit() const {
                              pool.waiting(), options.workers);
   }
   return absl::OkStatus();
+}
+
+void ServiceState::NoteFetch(const KeySet& what) {
+  if (options.hot_keys != nullptr) options.hot_keys->Fetched(what.space, what.keys);
 }
 
 }  // namespace kdn

@@ -12,7 +12,6 @@
 #include "kdn-node/byte_budget.h"
 #include "kdn-node/hot_keys.h"
 #include "kdn-node/metrics.h"
-#include "kdn-node/wire_convert.h"
 #include "kdn-node/worker_pool.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
@@ -20,6 +19,8 @@
 #include "storage/tiered_store.h"
 
 namespace kdn {
+
+struct KeySet;
 
 struct NodeServiceOptions {
   size_t workers = 4;               // threads that wait for disks
@@ -78,9 +79,7 @@ struct ServiceState {
   absl::Status Admit() const;
 
   // Of all fetches, before they begin.
-  void NoteFetch(const KeySet& what) {
-    if (options.hot_keys != nullptr) options.hot_keys->Fetched(what.space, what.keys);
-  }
+  void NoteFetch(const KeySet& what);
 
   // Time that the threads of both protocols have worked so far.
   absl::Duration BusyTime() const {

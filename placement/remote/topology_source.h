@@ -54,7 +54,8 @@ struct FollowOptions {
   uint64_t cluster_id = 0;
   std::string cluster = {};  // by name; empty: any
 };
-// Errors of the cache file are logged, and the file is passed over.
+// Errors of the cache file are logged, and the file is passed over. One follower for each channel: when it goes it
+// stops the channel's watches; other calls by the channel go on.
 std::shared_ptr<TopologySource> FollowTopology(std::shared_ptr<PlacementChannel> placement,
                                                const FollowOptions& options = {});
 
