@@ -32,9 +32,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "storage/base/backoff.h"
 #include "kdn-client/async/kv_stage.h"
 #include "kdn-client/client.h"
+#include "storage/base/backoff.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 

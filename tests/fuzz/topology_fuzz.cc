@@ -1,5 +1,5 @@
-// Fuzz target: topologies from peers, registries and files. Whatever is taken is valid, and encodes to something that is
-// taken again as the same.
+// Fuzz target: topologies from peers, registries and files. Whatever is taken is valid, and encodes to something that
+// is taken again as the same.
 #include <string>
 #include <string_view>
 
