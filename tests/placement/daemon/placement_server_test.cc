@@ -685,14 +685,13 @@ TEST_F(PlacementServerTest, RouteByTheTopologyAlone) {
   EXPECT_EQ(Call(&v1::PlacementService::Stub::Route, request, response).code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(PlacementServerTest, RouteAsksNodesAndOneThatIsSilentHoldsNothing) {
+TEST_F(PlacementServerTest, RouteAsksNodesAndOneThatFailsHoldsNothing) {
   FakeNode holds;
-  FakeNode silent(/*answers=*/false);
   FakeNode empty;
   options_.placement.replicas = 3;
   StartServer();
   Register(RequestOf("holds", holds.address()));
-  Register(RequestOf("silent", silent.address()));
+  Register(RequestOf("dead", FakeNode().address()));  // nobody listens there any more
   Register(RequestOf("empty", empty.address()));
   const auto watcher = Watch();
   AwaitSettled(*watcher);
@@ -702,7 +701,7 @@ TEST_F(PlacementServerTest, RouteAsksNodesAndOneThatIsSilentHoldsNothing) {
   request.set_space_id(std::string(32, 's'));
   request.set_keys(key('a') + key('b') + key('c') + key('d'));
   request.set_ask_nodes(true);
-  request.set_timeout_ms(200);
+  request.set_timeout_ms(10'000);
   v1::RouteResponse response;
   ASSERT_TRUE(Call(&v1::PlacementService::Stub::Route, request, response).ok());
   EXPECT_EQ(response.prefix_chunks(), 2u);
@@ -713,6 +712,23 @@ TEST_F(PlacementServerTest, RouteAsksNodesAndOneThatIsSilentHoldsNothing) {
   EXPECT_EQ(response.runs(0).encoded_bytes(), 2000u);
   EXPECT_EQ(response.runs(0).tier(), static_cast<uint32_t>(v1::TIER_MEMORY));
   EXPECT_EQ(response.runs(1).first_chunk(), 3u);
+}
+
+TEST_F(PlacementServerTest, RouteWaitsNoLongerThanItIsTold) {
+  FakeNode silent(/*answers=*/false);
+  StartServer();
+  Register(RequestOf("silent", silent.address()));
+  const auto watcher = Watch();
+  AwaitSettled(*watcher);
+  v1::RouteRequest request;
+  request.set_space_id(std::string(32, 's'));
+  request.set_keys(std::string(64, 'k'));
+  request.set_ask_nodes(true);
+  request.set_timeout_ms(50);
+  v1::RouteResponse response;
+  ASSERT_TRUE(Call(&v1::PlacementService::Stub::Route, request, response).ok());
+  EXPECT_EQ(response.prefix_chunks(), 0u);
+  EXPECT_EQ(response.runs_size(), 0);
 }
 
 // A partition on its way: the new owner is asked only for what the old ones do not have.
