@@ -65,7 +65,8 @@ void HotHolder::Hold(const MemberView& view, const ChunkKey& key, Hot& hot) {
 bool HotHolder::Bring(const MemberView& view, const ChunkKey& key) {
   const Topology& topology = *view.topology;
   const Partition partition = topology.PartitionOf(key);
-  for (const NodeSlot slot : topology.Readers(key).slots()) {
+  const NodeList readers = topology.Readers(key);
+  for (const NodeSlot slot : readers.slots()) {
     if (slot == view.me || pauses_.stopped()) continue;
     const std::shared_ptr<Peer> peer = peers_.At(topology.NodeAt(slot)->address);
     // A listing says how long the chunk is to be kept, which a fetch does not.

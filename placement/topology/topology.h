@@ -3,7 +3,8 @@
 //
 //   absl::StatusOr<TopologyPtr> topology = DecodeTopology(bytes);
 //   const Partition partition = (*topology)->PartitionOf(key);
-//   for (NodeSlot slot : (*topology)->Readers(key).slots()) Ask((*topology)->NodeAt(slot)->address);
+//   const NodeList readers = (*topology)->Readers(key);  // named: slots() looks into it
+//   for (NodeSlot slot : readers.slots()) Ask((*topology)->NodeAt(slot)->address);
 //
 // A key's first 32 bits, big endian, shifted right until partition_bits are left, are its partition. Each partition has
 // a row of `replicas` owners. While chunks are on their way a partition also has a Move: owners that are still filling,
