@@ -93,7 +93,8 @@ class KdnPlacer : public Placer {
   uint64_t LookUp(std::span<const ChunkKey> keys) const override {
     uint64_t sum = 0;
     for (const ChunkKey& key : keys) {
-      for (const NodeSlot slot : topology_->Readers(key).slots()) sum += slot;
+      const NodeList readers = topology_->Readers(key);
+      for (const NodeSlot slot : readers.slots()) sum += slot;
     }
     return sum;
   }

@@ -241,7 +241,8 @@ bool SimCluster::Fetch(ChunkIndex chunk) {
 
 void SimCluster::Store(ChunkIndex chunk) {
   const Partition partition = topology_->PartitionOf(keys_[chunk]);
-  for (const NodeSlot slot : topology_->Writers(keys_[chunk]).slots()) {
+  const NodeList writers = topology_->Writers(keys_[chunk]);
+  for (const NodeSlot slot : writers.slots()) {
     if (NodeIn(slot).alive) (void)NodeIn(slot).cache->Put(chunk, partition);
   }
 }
