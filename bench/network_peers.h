@@ -21,7 +21,7 @@
 #include "absl/status/statusor.h"
 #include "bench/server_place.h"
 #include "integration/process/child_process.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 
 struct redisContext;
 

@@ -115,7 +115,10 @@ absl::Status MeasureSize(uint32_t nodes, std::span<const ChunkKey> keys, Report&
   const auto readers = [](const TopologyPtr& of) {
     return [&](std::span<const ChunkKey> batch) {
       uint64_t sum = 0;
-      for (const ChunkKey& key : batch) sum += of->Readers(key).slots()[0];
+      for (const ChunkKey& key : batch) {
+        const NodeList list = of->Readers(key);
+        sum += list.slots()[0];
+      }
       return sum;
     };
   };

@@ -19,7 +19,7 @@
 
 #include "absl/status/statusor.h"
 #include "bench/server_place.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 
 namespace kdn::bench {
 

@@ -96,7 +96,7 @@ class ClientImpl final : public Client {
       return hit;
     }
     const absl::StatusOr<std::vector<FoundChunk>> found =
-        transport_->Lookup(id_, KeysOf(hit.chunks), options.least, Now() + options.deadline);
+        transport_->Lookup(id_, KeysOf(hit.chunks), options.least, RealNow() + options.deadline);
     if (!found.ok()) {
       hit.stopped_by = MissFromCall(found.status());
       return hit;
@@ -112,7 +112,7 @@ class ClientImpl final : public Client {
 
   absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
                                     const FetchOptions& options) override {
-    const absl::Time begin = Now();
+    const absl::Time begin = RealNow();
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, options.destination_token));
     const Codec* codec = nullptr;
@@ -152,14 +152,14 @@ class ClientImpl final : public Client {
       report.encoded_bytes += chunk.encoded_bytes;
       report.raw_bytes += chunk.raw_bytes;
     }
-    report.elapsed = Now() - begin;
+    report.elapsed = RealNow() - begin;
     report.work += ThreadProcessorTime() - worked_before;
     return report;
   }
 
   absl::StatusOr<StoreReport> Store(std::span<const ChunkRef> chunks, const KvLayout& source,
                                     const StoreOptions& options) override {
-    const absl::Time begin = Now();
+    const absl::Time begin = RealNow();
     const absl::Time deadline = begin + options.deadline;
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, source, {}));
     KDN_RETURN_IF_ERROR(view.CheckHoldsAllHeads());
@@ -172,7 +172,8 @@ class ClientImpl final : public Client {
     report.chunks.resize(chunks.size());
     Upload upload(*transport_, options.ack, deadline, report);
     for (size_t i = 0; i < chunks.size(); ++i) {
-      report.chunks[i] = Now() < deadline ? upload.health() : DeadlineExceeded("no time was left to send the chunk");
+      report.chunks[i] =
+          RealNow() < deadline ? upload.health() : DeadlineExceeded("no time was left to send the chunk");
       if (!report.chunks[i].ok()) continue;
       absl::StatusOr<Chunk> encoded = EncodeChunk(id_, space_, chunks[i], view, *codec);
       report.chunks[i] = encoded.status();
@@ -181,30 +182,28 @@ class ClientImpl final : public Client {
       upload.Add(i, *std::move(encoded));
     }
     upload.Send();
-    report.elapsed = Now() - begin;
+    report.elapsed = RealNow() - begin;
     return report;
   }
 
   absl::StatusOr<PrefetchCounts> Prefetch(std::span<const ChunkRef> chunks, absl::Duration deadline) override {
-    return transport_->Prefetch(id_, KeysOf(chunks), Now() + deadline);
+    return transport_->Prefetch(id_, KeysOf(chunks), RealNow() + deadline);
   }
 
   absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) override {
-    return transport_->Delete(id_, keys, Now() + deadline);
+    return transport_->Delete(id_, keys, RealNow() + deadline);
   }
 
   absl::StatusOr<Lease> Pin(std::span<const ChunkKey> keys, absl::Duration duration, absl::Duration deadline) override {
     if (duration <= absl::ZeroDuration()) return InvalidArgument("pin for a positive time");
-    return transport_->Pin(id_, keys, duration, Now() + deadline);
+    return transport_->Pin(id_, keys, duration, RealNow() + deadline);
   }
 
   absl::Status Unpin(uint64_t lease, absl::Duration deadline) override {
-    return transport_->Unpin(lease, Now() + deadline);
+    return transport_->Unpin(lease, RealNow() + deadline);
   }
 
  private:
-  static absl::Time Now() { return Clock::Real().Now(); }
-
   const SpaceId id_;
   const KvSpace space_;
   const std::shared_ptr<Transport> transport_;

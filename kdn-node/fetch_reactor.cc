@@ -22,7 +22,7 @@ namespace {
 // What a call may hold whatever the others hold, so that every call that was taken gets on.
 constexpr uint64_t kFloorBytes = uint64_t{8} << 20;
 // A worker turns to other calls after it has read so much for one.
-constexpr uint64_t kTurnBytes = uint64_t{64} << 20;
+constexpr uint64_t kGrpcTurnBytes = uint64_t{64} << 20;
 // Chunks larger than this are read in parts, a few layers each: their first bytes should not wait for their last.
 constexpr uint64_t kMaxReadBytes = uint64_t{256} << 20;
 
@@ -102,7 +102,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
         actions = Advance();
       }
       Run(actions);
-      if (turn_bytes >= kTurnBytes) {
+      if (turn_bytes >= kGrpcTurnBytes) {
         state_.pool.Submit([this] { Produce(); });
         return;
       }

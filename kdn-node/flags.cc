@@ -9,14 +9,15 @@
 #include <sstream>
 #include <utility>
 
-#include "kdn-node/endpoint.h"
+#include "storage/base/command_line.h"
+#include "storage/base/endpoint.h"
+#include "storage/base/flag_values.h"
 #include "storage/base/status.h"
 #include "storage/format/codec.h"
 
 namespace kdn {
 namespace {
 
-constexpr int kBadFlags = 2;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 struct RawMemberFlags {
@@ -154,34 +155,6 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
 }
 
-absl::StatusOr<uint64_t> SizeFlag(const char* name, const std::string& text, uint64_t least) {
-  absl::StatusOr<uint64_t> size = ParseByteSize(text);
-  if (!size.ok()) return Annotate(size.status(), name);
-  if (*size < least) return InvalidArgument("{}: {} is too little; give at least {}", name, text, least);
-  return size;
-}
-
-absl::StatusOr<absl::Duration> DurationFlag(const char* name, const std::string& text, bool zero_is_fine) {
-  absl::Duration duration;
-  if (!absl::ParseDuration(text, &duration) || duration < absl::ZeroDuration() ||
-      duration == absl::InfiniteDuration() || (duration == absl::ZeroDuration() && !zero_is_fine)) {
-    return InvalidArgument("{}: '{}' is not a duration; give a number and a unit, as in 90s or 1h", name, text);
-  }
-  return duration;
-}
-
-absl::StatusOr<Endpoint> EndpointFlag(const char* name, const std::string& text, bool insecure_remote) {
-  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
-  if (!endpoint.ok()) return Annotate(endpoint.status(), name);
-  if (!endpoint->IsLoopback() && !insecure_remote) {
-    return InvalidArgument(
-        "{}: {} is reachable from other machines, and there is no authentication yet; listen on 127.0.0.1 or [::1], or "
-        "accept that with --insecure-remote",
-        name, text);
-  }
-  return endpoint;
-}
-
 absl::StatusOr<PolicyKind> PolicyFlag(const char* name, const std::string& text) {
   absl::StatusOr<PolicyKind> policy = PolicyKindFromName(text);
   if (!policy.ok()) return Annotate(policy.status(), name);
@@ -292,10 +265,10 @@ absl::StatusOr<MemberOptions> MemberFlags(const RawMemberFlags& raw, const NodeF
 
 absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   NodeFlags flags;
-  KDN_ASSIGN_OR_RETURN(flags.server.listen, EndpointFlag("--listen", raw.listen, raw.insecure_remote));
+  KDN_ASSIGN_OR_RETURN(flags.server.listen, ListenFlag("--listen", raw.listen, raw.insecure_remote));
   if (!raw.metrics_listen.empty()) {
     KDN_ASSIGN_OR_RETURN(flags.server.metrics_listen,
-                         EndpointFlag("--metrics-listen", raw.metrics_listen, raw.insecure_remote));
+                         ListenFlag("--metrics-listen", raw.metrics_listen, raw.insecure_remote));
   }
   KDN_ASSIGN_OR_RETURN(flags.store.memory_bytes, SizeFlag("--memory-bytes", raw.memory_bytes, kMiB));
   KDN_ASSIGN_OR_RETURN(flags.store.memory_policy, PolicyFlag("--memory-policy", raw.memory_policy));
@@ -331,17 +304,9 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   }
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;
-  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
-  if (std::ranges::find(kLevels, raw.log_level) == std::end(kLevels)) {
-    return InvalidArgument("--log-level: '{}' is not one of {}", raw.log_level, fmt::join(kLevels, ", "));
-  }
+  KDN_RETURN_IF_ERROR(CheckLogLevel("--log-level", raw.log_level));
   flags.log_level = raw.log_level;
   return flags;
-}
-
-FlagsResult Bad(std::string message) {
-  std::ranges::replace(message, '\n', ' ');
-  return {.text = fmt::format("kdn-node: {}; see kdn-node --help\n", message), .exit_code = kBadFlags};
 }
 
 }  // namespace
@@ -350,47 +315,10 @@ FlagsResult ParseFlags(int argc, const char* const* argv) {
   CLI::App app("kdn-node: stores KV-cache chunks and delivers them. SIGTERM stops it.", "kdn-node");
   RawFlags raw;
   Declare(app, raw);
-  try {  // CLI11 reports by exceptions, --help and --version among them
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    std::ostringstream out, err;
-    if (app.exit(e, out, err) == 0) return {.text = out.str(), .exit_code = 0};
-    return Bad(e.what());
-  }
+  if (std::optional<ProgramExit> exit = ReadCommandLine(app, argc, argv)) return {.exit = *std::move(exit)};
   absl::StatusOr<NodeFlags> flags = Check(raw);
-  if (!flags.ok()) return Bad(MessageOf(flags.status()));
+  if (!flags.ok()) return {.exit = BadFlags(app, flags.status())};
   return {.flags = *std::move(flags)};
-}
-
-absl::StatusOr<uint64_t> ParseByteSize(std::string_view text) {
-  struct Unit {
-    std::string_view name;
-    uint64_t bytes;
-  };
-  static constexpr Unit kUnits[] = {
-      {"", 1},
-      {"B", 1},
-      {"KiB", uint64_t{1} << 10},
-      {"MiB", uint64_t{1} << 20},
-      {"GiB", uint64_t{1} << 30},
-      {"TiB", uint64_t{1} << 40},
-      {"KB", 1'000},
-      {"MB", 1'000'000},
-      {"GB", 1'000'000'000},
-      {"TB", 1'000'000'000'000},
-  };
-  constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error == std::errc()) {
-    const std::string_view name(end, static_cast<size_t>(text.data() + text.size() - end));
-    for (const Unit& unit : kUnits) {
-      if (name != unit.name) continue;
-      if (number > kMax / unit.bytes) return InvalidArgument("'{}' is more than {} bytes", text, kMax);
-      return number * unit.bytes;
-    }
-  }
-  return InvalidArgument("'{}' is not a size; give a whole number and a unit, as in 4096, 512MiB or 4GiB", text);
 }
 
 }  // namespace kdn

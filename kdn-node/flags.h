@@ -1,7 +1,7 @@
 // Flags of kdn-node: from the command line and from a file with the same names, checked before anything starts.
 //
 //   FlagsResult parsed = ParseFlags(argc, argv);
-//   if (!parsed.flags) { Print(parsed.text); return parsed.exit_code; }
+//   if (!parsed.flags) { Print(parsed.exit.text); return parsed.exit.exit_code; }
 //
 // Thread-safety: pure functions.
 #ifndef KDN_KDN_NODE_FLAGS_H_
@@ -10,12 +10,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kdn-node/cluster/member_options.h"
 #include "kdn-node/server.h"
+#include "storage/base/command_line.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
@@ -31,16 +30,11 @@ struct NodeFlags {
 };
 
 struct FlagsResult {
-  std::optional<NodeFlags> flags = {};  // absent: print `text` and exit with `exit_code`
-  std::string text = {};                // help or version (exit code 0), or what is wrong, in one line (2)
-  int exit_code = 0;
+  std::optional<NodeFlags> flags = {};  // absent: print and exit
+  ProgramExit exit = {};
 };
 
 FlagsResult ParseFlags(int argc, const char* const* argv);
-
-// "4096", "512MiB", "4GiB", "1TB": a whole number and a unit (KiB to TiB are powers of 1024, KB to TB of 1000).
-// INVALID_ARGUMENT otherwise, and where the size is over 2^63.
-absl::StatusOr<uint64_t> ParseByteSize(std::string_view text);
 
 }  // namespace kdn
 

@@ -20,10 +20,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "kdn-node/endpoint.h"
 #include "kdn-node/metrics.h"
 #include "kdn-node/service_state.h"
 #include "storage/base/clock.h"
+#include "storage/base/endpoint.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {

@@ -12,9 +12,9 @@
 #include "kdn-node/byte_budget.h"
 #include "kdn-node/hot_keys.h"
 #include "kdn-node/metrics.h"
-#include "kdn-node/worker_pool.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
+#include "storage/base/worker_pool.h"
 #include "storage/prefetch_queue.h"
 #include "storage/tiered_store.h"
 

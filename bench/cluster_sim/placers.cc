@@ -11,6 +11,13 @@
 #include "placement/topology/topology_change.h"
 
 namespace kdn::bench {
+
+void Must(const absl::Status& status) {
+  if (status.ok()) return;
+  fmt::print(stderr, "cluster simulation: {}\n", std::string(status.message()));
+  std::abort();
+}
+
 namespace {
 
 constexpr double kWholeRange = 18446744073709551616.0;  // 2^64
@@ -25,13 +32,6 @@ double WidthOf(const Placement& placement, size_t span) {
   const bool last = span + 1 == placement.spans.size();
   const double end = last ? kWholeRange : static_cast<double>(placement.spans[span + 1].start);
   return end - static_cast<double>(placement.spans[span].start);
-}
-
-// A mistake in a benchmark's own set-up.
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  fmt::print(stderr, "bench: {}\n", std::string(status.message()));
-  std::abort();
 }
 
 class KdnPlacer : public Placer {

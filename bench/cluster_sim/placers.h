@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "placement/topology/topology.h"
 
 namespace kdn::bench {
@@ -27,6 +28,9 @@ namespace kdn::bench {
 using NodeIndex = uint32_t;  // in names "node-0", "node-1", …; nodes keep theirs
 
 std::string NodeName(NodeIndex node);
+
+// Ends the process where the simulation itself is mistaken.
+void Must(const absl::Status& status);
 
 // Owners of the keys from `start` on, up to the next one's.
 struct Span {

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <utility>
 
@@ -12,13 +11,6 @@
 
 namespace kdn::bench {
 namespace {
-
-// A mistake in the simulation itself.
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  fmt::print(stderr, "cluster simulation: {}\n", std::string(status.message()));
-  std::abort();
-}
 
 uint64_t Milliseconds(absl::Duration duration) { return static_cast<uint64_t>(absl::ToInt64Milliseconds(duration)); }
 

@@ -17,11 +17,6 @@
 
 namespace kdn {
 namespace async_internal {
-namespace {
-
-absl::Time Now() { return Clock::Real().Now(); }
-
-}  // namespace
 
 // What the queue knows of a call.
 class QueuedCall {
@@ -88,7 +83,7 @@ class Call final : public QueuedCall {
   bool WaitUntil(absl::Time time) const {
     MutexLock lock(mu_);
     while (!result_.has_value()) {
-      if (Now() >= time) return false;
+      if (RealNow() >= time) return false;
       done_.WaitUntil(mu_, SteadyTime(Clock::Real(), time));
     }
     return true;
@@ -225,7 +220,7 @@ class Queue {
   // Calls that waited too long; all of them once it is stopped.
   std::vector<QueuedCallPtr> TakeOver() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     std::vector<QueuedCallPtr> over;
-    const absl::Time until = stopping_ ? absl::InfiniteFuture() : Now();
+    const absl::Time until = stopping_ ? absl::InfiniteFuture() : RealNow();
     std::erase_if(waiting_, [&](const QueuedCallPtr& call) {
       if (call->deadline() > until) return false;
       over.push_back(call);

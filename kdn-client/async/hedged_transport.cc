@@ -15,8 +15,6 @@
 namespace kdn {
 namespace {
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 // A part of a fetch as one replica is asked for it. Attempts share it.
 struct FetchPart {
   SpaceId space;
@@ -159,7 +157,7 @@ class HedgedTransportImpl final : public HedgedTransport {
       status = outcome.status;
       const std::vector<size_t> left = delivery->Wanted().chunks;
       if (left.empty()) return absl::OkStatus();
-      if (absl::IsInvalidArgument(status) || Now() >= deadline) return status;
+      if (absl::IsInvalidArgument(status) || RealNow() >= deadline) return status;
       if (query.cancel != nullptr && query.cancel->cancelled()) return Cancelled("the fetch was cancelled");
       if (status.ok() && left == wanted.chunks) {
         return Internal("a replica ended the fetch without an answer for {} of its chunks", wanted.chunks.size());
@@ -209,7 +207,7 @@ class HedgedTransportImpl final : public HedgedTransport {
   std::vector<size_t> Order() const {
     std::vector<size_t> order(replicas_.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-    const int64_t now = absl::ToUnixNanos(Now());
+    const int64_t now = absl::ToUnixNanos(RealNow());
     std::stable_partition(order.begin(), order.end(),
                           [&](size_t replica) { return rests_until_nanos_[replica].load() <= now; });
     return order;
@@ -226,7 +224,7 @@ class HedgedTransportImpl final : public HedgedTransport {
     if (outcome.hedge_won) hedge_won_.fetch_add(1);
     if (outcome.won) recent.Add(outcome.first_answer);
     for (const size_t replica : outcome.failed) {
-      rests_until_nanos_[replica].store(absl::ToUnixNanos(Now() + options_.rest));
+      rests_until_nanos_[replica].store(absl::ToUnixNanos(RealNow() + options_.rest));
     }
     return outcome;
   }

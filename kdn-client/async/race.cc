@@ -9,17 +9,12 @@
 #include "storage/base/status.h"
 
 namespace kdn {
-namespace {
-
-absl::Time Now() { return Clock::Real().Now(); }
-
-}  // namespace
 
 Race::Outcome Race::Run(std::span<const size_t> replicas, const Ask& ask, const Rules& rules) {
   Outcome outcome;
   size_t next = 0;
   Begin(replicas[next++], /*is_hedge=*/false, ask);
-  absl::Time hedge_at = Now() + rules.delay;
+  absl::Time hedge_at = RealNow() + rules.delay;
   for (bool over = false; !over;) {
     const Attempt* attempt = nullptr;
     switch (Await(hedge_at, attempt, outcome.status)) {
@@ -42,12 +37,12 @@ Race::Outcome Race::Run(std::span<const size_t> replicas, const Ask& ask, const 
         break;
       case Event::kAttemptFailed:
         outcome.failed.push_back(attempt->replica);
-        if (absl::IsInvalidArgument(outcome.status) || Now() >= deadline_) {
+        if (absl::IsInvalidArgument(outcome.status) || RealNow() >= deadline_) {
           over = true;
         } else if (next < replicas.size()) {
           ++outcome.failed_over;
           Begin(replicas[next++], /*is_hedge=*/false, ask);
-          hedge_at = Now() + rules.delay;
+          hedge_at = RealNow() + rules.delay;
         } else {
           over = !AnyRunning();
         }
@@ -56,9 +51,9 @@ Race::Outcome Race::Run(std::span<const size_t> replicas, const Ask& ask, const 
         if (next < replicas.size() && rules.may_hedge()) {
           ++outcome.hedged;
           Begin(replicas[next++], /*is_hedge=*/true, ask);
-          hedge_at = Now() + rules.delay;
+          hedge_at = RealNow() + rules.delay;
         } else {
-          hedge_at = next < replicas.size() ? Now() + rules.again : absl::InfiniteFuture();
+          hedge_at = next < replicas.size() ? RealNow() + rules.again : absl::InfiniteFuture();
         }
         break;
     }
@@ -75,7 +70,7 @@ bool Race::Claim(Attempt& attempt) {
   if (closed_) return false;
   if (winner_ == nullptr) {
     winner_ = &attempt;
-    first_answer_ = Now() - attempt.started_;
+    first_answer_ = RealNow() - attempt.started_;
     changed_.NotifyAll();
   }
   return winner_ == &attempt;
@@ -92,7 +87,7 @@ void Race::Stop() {
 
 void Race::Begin(size_t replica, bool is_hedge, const Ask& ask) {
   auto attempt = std::make_shared<Attempt>(replica, is_hedge);
-  attempt->started_ = Now();
+  attempt->started_ = RealNow();
   {
     MutexLock lock(mu_);
     attempts_.push_back(attempt);
@@ -115,7 +110,7 @@ void Race::Ended(Attempt& attempt, absl::Status status) {
   // A call that was answered without a claim had nothing to say.
   if (status.ok() && winner_ == nullptr && !closed_) {
     winner_ = &attempt;
-    first_answer_ = Now() - attempt.started_;
+    first_answer_ = RealNow() - attempt.started_;
   }
   attempt.ended_ = std::move(status);
   changed_.NotifyAll();
@@ -140,7 +135,7 @@ Race::Event Race::Await(absl::Time hedge_at, const Attempt*& attempt, absl::Stat
         return Event::kAttemptFailed;
       }
     }
-    const absl::Time now = Now();
+    const absl::Time now = RealNow();
     if (now >= deadline_) return Event::kOutOfTime;
     if (winner_ == nullptr && now >= hedge_at) return Event::kHedgeTime;
     const absl::Time wake = winner_ == nullptr ? std::min(deadline_, hedge_at) : deadline_;

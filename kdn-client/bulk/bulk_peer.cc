@@ -20,8 +20,6 @@ constexpr absl::Duration kConnectTime = absl::Seconds(1);
 constexpr absl::Duration kShortestPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 }  // namespace
 
 struct BulkPeer::Greeting {
@@ -31,7 +29,7 @@ struct BulkPeer::Greeting {
 
 bool BulkPeer::MaySpeak() const {
   MutexLock lock(mu_);
-  return Now() >= silent_until_;
+  return RealNow() >= silent_until_;
 }
 
 absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation* cancel, bool fresh) {
@@ -44,7 +42,7 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation*
       idle_.pop_back();
       if (loan.socket->Fresh()) return loan;
     }
-    if (const absl::Time now = Now(); now < away_until_) {
+    if (const absl::Time now = RealNow(); now < away_until_) {
       return Unavailable("it did not answer; it is tried again in {} ms",
                          absl::ToInt64Milliseconds(away_until_ - now) + 1);
     }
@@ -61,7 +59,7 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation*
   absl::StatusOr<Greeting> greeting = Greet(*socket, deadline, cancel);
   if (absl::IsUnimplemented(greeting.status())) {
     MutexLock lock(mu_);
-    silent_until_ = Now() + (socket->has_read() ? kAskAgain : kAskAgainSoon);
+    silent_until_ = RealNow() + (socket->has_read() ? kAskAgain : kAskAgainSoon);
   }
   if (!greeting.ok()) return greeting.status();
   const v1::BulkWelcome& welcome = greeting->welcome;
@@ -76,7 +74,7 @@ absl::StatusOr<BulkPeer::Loan> BulkPeer::Take(absl::Time deadline, Cancellation*
 
 absl::StatusOr<std::unique_ptr<BulkSocket>> BulkPeer::ConnectRemotely(absl::Time deadline) {
   KDN_ASSIGN_OR_RETURN(const std::vector<SocketAddress> sockets, address_.Resolve(deadline));
-  const absl::Time begin = Now();
+  const absl::Time begin = RealNow();
   const absl::Time give_up = std::min(deadline, begin + kConnectTime);
   absl::StatusOr<std::unique_ptr<BulkSocket>> socket = Unavailable("it has no address");
   for (const SocketAddress& address : sockets) {
@@ -88,9 +86,9 @@ absl::StatusOr<std::unique_ptr<BulkSocket>> BulkPeer::ConnectRemotely(absl::Time
     next_pause_ = kShortestPause;
   } else if (absl::IsDeadlineExceeded(socket.status())) {
     // Who refuses costs no time and may be asked at once; who says nothing may not.
-    away_until_ = Now() + next_pause_;
+    away_until_ = RealNow() + next_pause_;
     next_pause_ = std::min(2 * next_pause_, kLongestPause);
-    if (Now() < deadline) return Unavailable("it does not accept connections");
+    if (RealNow() < deadline) return Unavailable("it does not accept connections");
   }
   return socket;
 }

@@ -22,8 +22,6 @@ constexpr absl::Duration kGrace = absl::Milliseconds(50);
 // Stores that may go on behind their callers' backs. Beyond that, callers wait.
 constexpr size_t kMaxBehind = 64;
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 // How often a store that waits for a writer looks whether that is one still.
 constexpr absl::Duration kLook = absl::Milliseconds(100);
 
@@ -56,12 +54,12 @@ class StoreRound {
 
   // Waits for all writers, or, with `one_is_enough`, until every chunk has one and the others had their chance.
   void Await(bool one_is_enough, absl::Time deadline) {
-    const absl::Time begun = Now();
+    const absl::Time begun = RealNow();
     absl::Time until = deadline;
     bool all_held = false;
     MutexLock lock(mu_);
     while (!running_.empty()) {
-      const absl::Time now = Now();
+      const absl::Time now = RealNow();
       if (one_is_enough && !all_held && AllHeld()) {
         all_held = true;
         until = std::min(deadline, now + (now - begun) + kGrace);
@@ -121,12 +119,12 @@ class StoreCall {
     while (true) {
       StoreToWriters(left);
       std::erase_if(left, [&](size_t i) { return statuses_[i].ok() || !MayPass(statuses_[i]); });
-      if (left.empty() || ack_ != Ack::kDurable || Now() >= deadline_) return std::move(statuses_);
+      if (left.empty() || ack_ != Ack::kDurable || RealNow() >= deadline_) return std::move(statuses_);
       // A writer is away. It comes back, or a later topology says who writes in its place.
       core_.source->Suspect();
-      const absl::Time again = std::min(deadline_, Now() + backoff.Next());
+      const absl::Time again = std::min(deadline_, RealNow() + backoff.Next());
       core_.source->AwaitNewer(view_->topology->epoch(), again);
-      if (Now() >= deadline_) return std::move(statuses_);
+      if (RealNow() >= deadline_) return std::move(statuses_);
       if (absl::StatusOr<ClusterViewPtr> newest = core_.View(); newest.ok()) view_ = *std::move(newest);
     }
   }
@@ -175,16 +173,16 @@ class StoreCall {
     const bool enough = ack_ == Ack::kMemory ? !held_by_[i].empty() : std::ranges::all_of(writers.slots(), has_it);
     if (enough) return absl::OkStatus();
     if (!failure.ok()) return failure;
-    if (Now() < deadline_) return Unavailable("a node that owns the chunk went down before it had it");
+    if (RealNow() < deadline_) return Unavailable("a node that owns the chunk went down before it had it");
     return DeadlineExceeded("not all nodes that own the chunk answered in time");
   }
 
   // For all writers, but for those that go down meanwhile: a node that a cut network has swallowed does not answer.
   void AwaitWriters(StoreRound& round) {
     while (true) {
-      round.Await(/*one_is_enough=*/false, std::min(deadline_, Now() + kLook));
+      round.Await(/*one_is_enough=*/false, std::min(deadline_, RealNow() + kLook));
       const std::set<NodeSlot> running = round.running();
-      if (running.empty() || Now() >= deadline_) return;
+      if (running.empty() || RealNow() >= deadline_) return;
       const TopologyPtr newest = core_.source->Current();
       if (newest == nullptr || newest == view_->topology) continue;
       const auto serves = [&](NodeSlot slot) {

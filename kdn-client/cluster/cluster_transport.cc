@@ -19,8 +19,6 @@
 namespace kdn {
 namespace {
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 void Add(const TierStats& more, TierStats& sum) {
   sum.chunks += more.chunks;
   sum.bytes += more.bytes;
@@ -185,13 +183,13 @@ class ClusterTransportImpl final : public ClusterTransport {
     }
     if (leases.empty() && !failure.ok()) return failure;
     if (leases.empty() && duration <= absl::ZeroDuration()) return InvalidArgument("pin for a positive time");
-    if (leases.empty()) return Lease{.id = leases_.Add({}, Now()).id, .expires = Now() + duration, .pinned = 0};
-    return leases_.Add(std::move(leases), Now());
+    if (leases.empty()) return Lease{.id = leases_.Add({}, RealNow()).id, .expires = RealNow() + duration, .pinned = 0};
+    return leases_.Add(std::move(leases), RealNow());
   }
 
   absl::Status Unpin(uint64_t lease, absl::Time deadline) override {
     KDN_RETURN_IF_ERROR(CheckTime(deadline));
-    const std::optional<std::vector<ClusterLeases::NodeLease>> leases = leases_.Take(lease, Now());
+    const std::optional<std::vector<ClusterLeases::NodeLease>> leases = leases_.Take(lease, RealNow());
     if (!leases.has_value()) return NotFound("there is no lease {}; it may have expired", lease);
     std::vector<absl::Status> ended(leases->size());
     InParallel(core_.helpers, leases->size(), core_.options.max_parallel, [&](size_t i) {

@@ -6,9 +6,9 @@ namespace kdn {
 namespace {
 
 // Rates fade by half over so many bytes …
-constexpr double kHalfLifeBytes = 64.0 * (1 << 20);
+constexpr double kLinkHalfLifeBytes = 64.0 * (1 << 20);
 // … but by no more than this over one fetch, so that a single long one is not all that is remembered.
-constexpr double kLeastKept = 0.5;
+constexpr double kLeastLinkKept = 0.5;
 // A latency is forgotten towards what calls take now by this much a call.
 constexpr double kLatencyRise = 0.1;
 
@@ -48,7 +48,7 @@ void LinkModel::ObserveTimeout(TierKind tier, uint64_t bytes, absl::Duration ela
 
 void LinkModel::Add(TierKind tier, double bytes, double seconds) {
   Rate& rate = rates_[IndexOf(tier)];
-  const double keep = std::max(kLeastKept, 1 - bytes / kHalfLifeBytes / 2);
+  const double keep = std::max(kLeastLinkKept, 1 - bytes / kLinkHalfLifeBytes / 2);
   rate.bytes = keep * rate.bytes + bytes;
   rate.seconds = keep * rate.seconds + seconds;
 }

@@ -12,8 +12,6 @@ namespace {
 
 using std::chrono::steady_clock;
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 // The whole chunks of the prompt before its last token.
 std::vector<RaceChunk> ChunksOf(const KvSpace& space, size_t prompt_tokens) {
   std::vector<RaceChunk> chunks;
@@ -66,7 +64,7 @@ PrefixLoad::PrefixLoad(LoadingController& controller, Client& client, std::span<
       prompt_(prompt),
       destination_(std::move(destination)),
       options_(options),
-      started_(Now()) {
+      started_(RealNow()) {
   std::vector<RaceChunk> chunks = ChunksOf(client.space(), prompt.size());
   {
     MutexLock lock(controller_.mu_);
@@ -94,7 +92,7 @@ PrefixLoad::Step PrefixLoad::Next() {
   MutexLock lock(controller_.mu_);
   const uint32_t chunk_tokens = client_.space().chunk_tokens;
   while (true) {
-    const absl::Time now = Now();
+    const absl::Time now = RealNow();
     const LoadRace::Move move = race_->EngineMove(now);
     const auto begin = static_cast<uint32_t>(move.chunk * chunk_tokens);
     switch (move.kind) {
@@ -121,7 +119,7 @@ void PrefixLoad::Computed() {
 
 void PrefixLoad::Run() {
   PrefixHit hit = client_.LookupPrefix(prompt_, {.deadline = options_.deadline, .least = options_.least});
-  const absl::Time found = Now();
+  const absl::Time found = RealNow();
   MutexLock lock(controller_.mu_);
   report_.lookup = found - started_;
   report_.hit = std::move(hit);
@@ -131,7 +129,7 @@ void PrefixLoad::Run() {
   race_->Found(report_.hit.hits, report_.hit.tiers);
   changed_.NotifyAll();
   while (!stopping_ && !race_->loading_over()) {
-    const std::optional<LoadRace::Batch> batch = race_->NextBatch(Now());
+    const std::optional<LoadRace::Batch> batch = race_->NextBatch(RealNow());
     if (!batch.has_value()) {
       if (!race_->loading_over()) changed_.Wait(controller_.mu_);
       continue;
@@ -151,18 +149,18 @@ void PrefixLoad::LoadBatch(const LoadRace::Batch& batch) {
   controller_.mu_.Unlock();
   const absl::StatusOr<FetchReport> fetched = client_.Fetch(
       chunks, destination_,
-      {.deadline = deadline - Now(), .least = options_.least, .codec = std::string(CodecNameOf(batch.codec))});
+      {.deadline = deadline - RealNow(), .least = options_.least, .codec = std::string(CodecNameOf(batch.codec))});
   controller_.mu_.Lock();
 
   if (!fetched.ok()) {
     report_.status = fetched.status();
     stopping_ = true;
-    race_->Loaded(batch, {}, Now());
+    race_->Loaded(batch, {}, RealNow());
     return;
   }
   LoadRace::Arrival arrival = {.ready = fetched->ready, .encoded_bytes = 0, .work = fetched->work};
   for (size_t i = 0; i < fetched->ready; ++i) arrival.encoded_bytes += fetched->chunks[i].encoded_bytes;
-  race_->Loaded(batch, arrival, Now());
+  race_->Loaded(batch, arrival, RealNow());
   report_.encoded_bytes += fetched->encoded_bytes;
   report_.raw_bytes += fetched->raw_bytes;
   for (size_t i = 0; i < fetched->chunks.size(); ++i) {

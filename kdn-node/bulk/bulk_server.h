@@ -14,8 +14,8 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "kdn-node/endpoint.h"
 #include "kdn-node/service_state.h"
+#include "storage/base/endpoint.h"
 #include "storage/base/unique_fd.h"
 
 namespace kdn {

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "kdn-node/endpoint.h"
+#include "storage/base/endpoint.h"
 #include "storage/base/unique_fd.h"
 
 namespace kdn {

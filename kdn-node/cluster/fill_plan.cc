@@ -13,8 +13,6 @@ enum Rank : int { kSettled, kLeaving, kPartial, kFilling };
 // Those of them should have all of a partition.
 bool IsWhole(int rank) { return rank <= kLeaving; }
 
-bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) { return std::ranges::find(slots, slot) != slots.end(); }
-
 }  // namespace
 
 void FillPlan::Update(const Topology& topology, NodeSlot me, Time now) {

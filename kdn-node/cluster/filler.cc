@@ -13,7 +13,7 @@ namespace kdn {
 namespace {
 
 // How soon a new topology is seen.
-constexpr auto kPollInterval = std::chrono::milliseconds(100);
+constexpr auto kFillPollInterval = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -34,7 +34,7 @@ SteadyClock::Point Filler::Step() {
     if (!task.has_value()) break;
     Read(*task);
   }
-  return pauses_.clock().Now() + kPollInterval;
+  return pauses_.clock().Now() + kFillPollInterval;
 }
 
 bool Filler::TakeTopology() {

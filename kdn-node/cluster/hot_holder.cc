@@ -12,7 +12,7 @@
 namespace kdn {
 namespace {
 
-constexpr auto kPollInterval = std::chrono::milliseconds(200);
+constexpr auto kHotPollInterval = std::chrono::milliseconds(200);
 // Long enough for a node that has a lot to do, short enough for one that has lost its cluster.
 constexpr absl::Duration kLease = absl::Seconds(60);
 constexpr auto kRenewal = std::chrono::seconds(5);
@@ -21,7 +21,7 @@ constexpr auto kRetry = std::chrono::seconds(1);
 }  // namespace
 
 SteadyClock::Point HotHolder::Step() {
-  const SteadyClock::Point next = pauses_.clock().Now() + kPollInterval;
+  const SteadyClock::Point next = pauses_.clock().Now() + kHotPollInterval;
   const std::optional<MemberView> view = ViewOf(topology_.Current(), identity_);
   if (!view.has_value()) return next;  // what is pinned stays so until its lease ends
   const std::map<ChunkKey, HotChunk>& listed = view->topology->parts().hot;

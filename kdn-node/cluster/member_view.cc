@@ -3,11 +3,6 @@
 #include <algorithm>
 
 namespace kdn {
-namespace {
-
-bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) { return std::ranges::find(slots, slot) != slots.end(); }
-
-}  // namespace
 
 bool MemberView::Owns(Partition partition) const { return Contains(topology->Owners(partition), me); }
 

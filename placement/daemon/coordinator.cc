@@ -23,7 +23,7 @@ constexpr int kLongestSettle = 10;
 // Leaves room for the conditions that every commit has.
 constexpr size_t kMembersAtOnce = kMaxRegistryChangeRecords - 16;
 
-absl::Time Soon() { return absl::Now() + kCommitTime; }
+absl::Time CommitDeadline() { return absl::Now() + kCommitTime; }
 
 absl::Status Stopping() { return Unavailable("this placement daemon is stopping; ask another"); }
 
@@ -410,7 +410,7 @@ Coordinator::Outcome Coordinator::Commit(const TopologyState& state, const Due& 
         built.change.puts.back().value.size(), kMaxRegistryValueBytes));
   }
   if (moved || !built.change.deletes.empty()) {
-    const absl::StatusOr<Revision> committed = registry_.Commit(built.change, Soon());
+    const absl::StatusOr<Revision> committed = registry_.Commit(built.change, CommitDeadline());
     if (absl::IsAborted(committed.status())) {
       requests_.insert(requests_.begin(), std::make_move_iterator(built.requests.begin()),
                        std::make_move_iterator(built.requests.end()));
@@ -447,9 +447,9 @@ Coordinator::Outcome Coordinator::Commit(const TopologyState& state, const Due& 
 }
 
 absl::Status Coordinator::Refresh() {
-  const absl::StatusOr<Snapshot> topology = registry_.Read(kTopologyKey, Soon());
+  const absl::StatusOr<Snapshot> topology = registry_.Read(kTopologyKey, CommitDeadline());
   if (!topology.ok()) return topology.status();
-  const absl::StatusOr<Snapshot> nodes = registry_.Read(kNodesPrefix, Soon());
+  const absl::StatusOr<Snapshot> nodes = registry_.Read(kNodesPrefix, CommitDeadline());
   if (!nodes.ok()) return nodes.status();
   view_.Refresh(kTopologyKey, *topology);
   view_.Refresh(kNodesPrefix, *nodes);
@@ -473,7 +473,7 @@ bool Coordinator::ResolveUnsure() {
 
 bool Coordinator::WriteLoads() {
   const auto write = [this](const Change& change) {
-    const absl::Status written = registry_.Commit(change, Soon()).status();
+    const absl::Status written = registry_.Commit(change, CommitDeadline()).status();
     return !absl::IsUnavailable(written) && !absl::IsDeadlineExceeded(written) ? std::optional(written.ok())
                                                                                : std::nullopt;
   };

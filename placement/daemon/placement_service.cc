@@ -22,7 +22,7 @@ constexpr size_t kMaxAsking = 64;  // routes that ask nodes at the same time
 constexpr absl::Duration kRegistryTime = absl::Seconds(2);
 constexpr absl::Duration kRouterAge = absl::Seconds(1);  // before it learns of new loads
 
-absl::Time Soon() { return absl::Now() + kRegistryTime; }
+absl::Time RegistryDeadline() { return absl::Now() + kRegistryTime; }
 
 template <typename Message>
 bool Parse(const grpc::ByteBuffer& bytes, Message& message) {
@@ -93,14 +93,14 @@ grpc::ServerUnaryReactor* PlacementService::Register(grpc::CallbackServerContext
                                                      v1::RegisterResponse* response) {
   return Run(context, PlacementMethod::kRegister, /*needs_registry=*/true,
              [this, request, response](const CallPtr& call) {
-               const absl::StatusOr<NodeRecord> record = sessions_.Open(*request, Soon());
+               const absl::StatusOr<NodeRecord> record = sessions_.Open(*request, RegistryDeadline());
                if (!record.ok()) return call->End(record.status());
                parts_.coordinator.Admit(
                    record->node.id, record->revision,
                    [this, record = *record, response, call](const absl::StatusOr<TopologyPtr>& topology) {
                      if (!topology.ok()) {
                        // Nobody is told of the session, so nobody would end it.
-                       pool_.Submit([this, session = record.session] { sessions_.End(session, Soon()); });
+                       pool_.Submit([this, session = record.session] { sessions_.End(session, RegistryDeadline()); });
                        return call->End(topology.status());
                      }
                      response->set_session(static_cast<uint64_t>(record.session));
@@ -129,7 +129,7 @@ absl::Status PlacementService::DoHeartbeat(const v1::HeartbeatRequest& request, 
     return InvalidArgument("{} filled partitions; the cluster has {}", request.filled_size(), topology->partitions());
   }
   const auto session = static_cast<LeaseId>(request.session());
-  KDN_ASSIGN_OR_RETURN(const absl::Duration ttl, sessions_.Renew(id, session, Soon()));
+  KDN_ASSIGN_OR_RETURN(const absl::Duration ttl, sessions_.Renew(id, session, RegistryDeadline()));
   if (request.has_load()) {
     parts_.loads.Heard(id, session, request.load());
     parts_.costs.Heard(id, request.load());
@@ -153,7 +153,7 @@ void PlacementService::DoDeregister(const v1::DeregisterRequest& request, v1::De
                                     const CallPtr& call) {
   const std::string& id = request.node_id();
   if (absl::Status valid = ValidateName("node_id", id); !valid.ok()) return call->End(valid);
-  const absl::StatusOr<NodeRecord> record = sessions_.Find(id, Soon());
+  const absl::StatusOr<NodeRecord> record = sessions_.Find(id, RegistryDeadline());
   const bool alive = record.ok();
   if (!alive && !absl::IsNotFound(record.status())) return call->End(record.status());
   const auto session = static_cast<LeaseId>(request.session());
@@ -175,7 +175,7 @@ void PlacementService::DoDeregister(const v1::DeregisterRequest& request, v1::De
   change.done = [this, session_now = alive ? record->session : 0, &response,
                  call](const absl::StatusOr<TopologyPtr>& topology) {
     if (!topology.ok()) return call->End(topology.status());
-    if (session_now != 0) pool_.Submit([this, session_now] { sessions_.End(session_now, Soon()); });
+    if (session_now != 0) pool_.Submit([this, session_now] { sessions_.End(session_now, RegistryDeadline()); });
     response.set_epoch((*topology)->epoch());
     call->End(absl::OkStatus());
   };

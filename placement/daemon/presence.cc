@@ -12,7 +12,7 @@ namespace {
 constexpr absl::Duration kCallTime = absl::Seconds(1);
 constexpr absl::Duration kRetry = absl::Milliseconds(250);
 
-absl::Time Soon() { return absl::Now() + kCallTime; }
+absl::Time CallDeadline() { return absl::Now() + kCallTime; }
 
 }  // namespace
 
@@ -25,7 +25,7 @@ SteadyClock::Point Presence::Step() {
   if (now < next_) return next_;
   absl::Status alive;
   if (lease_ != 0) {
-    alive = registry_.KeepAlive(lease_, Soon()).status();
+    alive = registry_.KeepAlive(lease_, CallDeadline()).status();
     if (absl::IsNotFound(alive)) lease_ = 0;
   }
   if (lease_ == 0) alive = Enter();
@@ -34,17 +34,17 @@ SteadyClock::Point Presence::Step() {
 }
 
 absl::Status Presence::Enter() {
-  KDN_ASSIGN_OR_RETURN(const LeaseId lease, registry_.Grant(ttl_, Soon()));
+  KDN_ASSIGN_OR_RETURN(const LeaseId lease, registry_.Grant(ttl_, CallDeadline()));
   Change change;
   change.puts.push_back({.key = DaemonKey(id_), .value = address_, .lease = lease});
-  KDN_ASSIGN_OR_RETURN(const Revision revision, registry_.Commit(change, Soon()));
+  KDN_ASSIGN_OR_RETURN(const Revision revision, registry_.Commit(change, CallDeadline()));
   lease_ = lease;
   view_.Learn({.key = DaemonKey(id_), .value = address_, .revision = revision, .lease = lease});
   return absl::OkStatus();
 }
 
 void Presence::Leave() {
-  if (lease_ != 0) (void)registry_.Revoke(std::exchange(lease_, 0), Soon());
+  if (lease_ != 0) (void)registry_.Revoke(std::exchange(lease_, 0), CallDeadline());
 }
 
 }  // namespace kdn

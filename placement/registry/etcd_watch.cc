@@ -14,8 +14,8 @@
 namespace kdn {
 namespace {
 
-constexpr absl::Duration kFirstPause = absl::Milliseconds(20);
-constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
+constexpr absl::Duration kFirstWatchPause = absl::Milliseconds(20);
+constexpr absl::Duration kLongestWatchPause = absl::Milliseconds(500);
 constexpr int kProbesPerTimeout = 4;
 constexpr size_t kMaxFragmentBytes = size_t{256} << 20;
 // Chosen here, so that what etcd says of this watch cannot be taken for an answer to a probe, which comes out of order.
@@ -36,7 +36,7 @@ EtcdWatch::~EtcdWatch() {
 }
 
 void EtcdWatch::Run() {
-  Backoff pause(kFirstPause, kLongestPause, std::random_device{}());
+  Backoff pause(kFirstWatchPause, kLongestWatchPause, std::random_device{}());
   while (!interrupt_.fired()) {
     followed_ = false;
     const absl::Status why = Follow();

@@ -31,8 +31,6 @@ constexpr int kSecond = 1000 * kMillisecond;
 // How long a call lends its thread to a channel that is away, so that gRPC looks whether it is back.
 constexpr absl::Duration kReconnectWait = absl::Milliseconds(20);
 
-absl::Time Now() { return Clock::Real().Now(); }
-
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   // gRPC may take seconds to end its threads when its last object goes; it stays up until the process ends.
   static const bool once = (grpc_init(), true);
@@ -89,7 +87,7 @@ struct Daemon {
   void Prepare(absl::Time deadline) const {
     if (channel->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_TRANSIENT_FAILURE) return;
     channel->WaitForStateChange(GRPC_CHANNEL_TRANSIENT_FAILURE,
-                                absl::ToChronoTime(std::min(deadline, Now() + kReconnectWait)));
+                                absl::ToChronoTime(std::min(deadline, RealNow() + kReconnectWait)));
   }
 };
 
@@ -167,7 +165,7 @@ class PlacementChannelImpl final : public PlacementChannel {
                     const Request& request, absl::Time deadline, Response& response) {
     std::string tried;
     for (size_t left = daemons_.size(); left > 0; --left) {
-      const absl::Time now = Now();
+      const absl::Time now = RealNow();
       if (now >= deadline) {
         return DeadlineExceeded("no placement daemon answered in time{}", tried.empty() ? "" : "; tried " + tried);
       }

@@ -9,10 +9,6 @@
 namespace kdn {
 namespace {
 
-bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) {
-  return std::find(slots.begin(), slots.end(), slot) != slots.end();
-}
-
 // Equal topologies are to have equal parts, and equal bytes.
 void Sort(TopologyParts& parts) {
   const auto by_id = [](const NodeInfo& a, const NodeInfo& b) { return a.id < b.id; };

@@ -15,6 +15,7 @@
 #ifndef KDN_PLACEMENT_TOPOLOGY_TOPOLOGY_H_
 #define KDN_PLACEMENT_TOPOLOGY_TOPOLOGY_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -99,6 +100,10 @@ struct TopologyParts {
   friend bool operator==(const TopologyParts&, const TopologyParts&) = default;
 };
 
+inline bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) {
+  return std::ranges::find(slots, slot) != slots.end();
+}
+
 // A few nodes, in the order in which they should be asked or told.
 class NodeList {
  public:
@@ -109,7 +114,8 @@ class NodeList {
     }
     if (size_ < kCapacity) slots_[size_++] = slot;
   }
-  std::span<const NodeSlot> slots() const { return std::span(slots_).first(size_); }
+  std::span<const NodeSlot> slots() const& { return std::span(slots_).first(size_); }
+  std::span<const NodeSlot> slots() const&& = delete;  // it would outlive the list
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
 

@@ -12,10 +12,6 @@
 namespace kdn {
 namespace {
 
-bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) {
-  return std::find(slots.begin(), slots.end(), slot) != slots.end();
-}
-
 // The owners in a row, which may end early.
 std::span<const NodeSlot> OwnersIn(std::span<const NodeSlot> row) {
   return row.first(static_cast<size_t>(std::find(row.begin(), row.end(), kNoSlot) - row.begin()));

@@ -35,10 +35,6 @@ class KnownSlots {
   std::vector<bool> known_;
 };
 
-bool Contains(std::span<const NodeSlot> slots, NodeSlot slot) {
-  return std::find(slots.begin(), slots.end(), slot) != slots.end();
-}
-
 // Sorted, none twice, all known.
 absl::Status ValidateSlots(std::span<const NodeSlot> slots, const KnownSlots& known, const std::string& what) {
   for (size_t i = 0; i < slots.size(); ++i) {

@@ -7,9 +7,11 @@
 namespace kdn {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+constexpr std::align_val_t kBufferAlignment{64};
 
-uint8_t* OnHeap(size_t size) { return static_cast<uint8_t*>(::operator new[](std::max<size_t>(size, 1), kAlignment)); }
+uint8_t* OnHeap(size_t size) {
+  return static_cast<uint8_t*>(::operator new[](std::max<size_t>(size, 1), kBufferAlignment));
+}
 
 }  // namespace
 
@@ -23,7 +25,7 @@ Buffer::Buffer(size_t size, std::shared_ptr<BufferMemory> memory) : size_(size) 
 
 void Buffer::Free::operator()(uint8_t* p) const {
   if (memory != nullptr) return memory->Free(p);
-  ::operator delete[](p, kAlignment);
+  ::operator delete[](p, kBufferAlignment);
 }
 
 void Buffer::Truncate(size_t size) { size_ = std::min(size_, size); }

@@ -20,6 +20,8 @@ class Clock {
   static const Clock& Real();
 };
 
+inline absl::Time RealNow() { return Clock::Real().Now(); }
+
 // A clock that stands still until a test moves it.
 class ManualClock final : public Clock {
  public:

@@ -10,7 +10,7 @@ namespace kdn {
 namespace {
 
 // Said often, and to callers that know the key: it costs next to nothing.
-absl::Status NotHeld() { return NotFound("not in memory"); }
+absl::Status NotInMemory() { return NotFound("not in memory"); }
 
 }  // namespace
 
@@ -163,19 +163,19 @@ bool MemoryTier::Admits(const Manifest& manifest) {
 
 absl::StatusOr<ManifestPtr> MemoryTier::Find(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
-  if (held == nullptr) return NotHeld();
+  if (held == nullptr) return NotInMemory();
   return held->chunk.manifest;
 }
 
 absl::StatusOr<TierEntry> MemoryTier::Describe(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
-  if (held == nullptr) return NotHeld();
+  if (held == nullptr) return NotInMemory();
   return TierEntry{.manifest = held->chunk.manifest, .retention = held->chunk.retention};
 }
 
 absl::StatusOr<TierRead> MemoryTier::Examine(const ChunkKey& key) {
   const HeldPtr held = GetLive(key);
-  if (held == nullptr) return NotHeld();
+  if (held == nullptr) return NotInMemory();
   return ReadLayers(held->chunk, {});
 }
 
@@ -183,7 +183,7 @@ absl::StatusOr<TierRead> MemoryTier::Read(const ChunkKey& key, LayerRange layers
   const HeldPtr held = Use(key);
   if (held == nullptr) {
     counters_.Miss();
-    return NotHeld();
+    return NotInMemory();
   }
   TierRead read = ReadLayers(held->chunk, layers);
   uint64_t bytes = 0;
@@ -199,7 +199,7 @@ absl::Status MemoryTier::Erase(const ChunkKey& key) {
     erased = Take(key);
     if (erased != nullptr) residents_.Erase(erased->share, key);
   }
-  if (erased == nullptr) return NotHeld();
+  if (erased == nullptr) return NotInMemory();
   return absl::OkStatus();
 }
 

@@ -11,7 +11,7 @@ namespace kdn {
 namespace {
 
 // Said often, and to callers that know the key: it costs next to nothing.
-absl::Status NotHeld() { return NotFound("not on disk"); }
+absl::Status NotOnDisk() { return NotFound("not on disk"); }
 
 }  // namespace
 
@@ -270,7 +270,7 @@ absl::StatusOr<T> RocksDbTier::ReadRow(
         if (use) residents_.Access(row->share, key);
       }
     }
-    if (id.generation == 0) return NotHeld();
+    if (id.generation == 0) return NotOnDisk();
     absl::StatusOr<T> result = read(id, retention, pin);
     // Rows go missing under a reader when the chunk is erased or replaced meanwhile; then the index says so. Rows of an
     // upload that still stands are lost.
@@ -357,7 +357,7 @@ absl::Status RocksDbTier::Erase(const ChunkKey& key) {
   // What was evicted or replaced a moment ago must not come back after a crash either.
   MutexLock lock(mu_);
   while (removing_.contains(key)) removed_.Wait(mu_);
-  return erased.empty() ? NotHeld() : removed;
+  return erased.empty() ? NotOnDisk() : removed;
 }
 
 std::vector<ChunkKey> RocksDbTier::TakeSurplus(uint64_t headroom_bytes) {

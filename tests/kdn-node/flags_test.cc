@@ -6,6 +6,8 @@
 #include <fstream>
 #include <vector>
 
+#include "storage/base/flag_values.h"
+
 namespace kdn {
 namespace {
 
@@ -28,7 +30,7 @@ std::string FlagFile(const std::string& text) {
 
 TEST(ParseFlags, DefaultsServeOnLoopback) {
   const FlagsResult parsed = Parse({});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_EQ(parsed.flags->server.listen.ToString(), "127.0.0.1:7401");
   ASSERT_TRUE(parsed.flags->server.metrics_listen.has_value());
   EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:7402");
@@ -66,7 +68,7 @@ TEST(ParseFlags, ReadsEveryFlag) {
                                     "/p",
                                     "--log-level",
                                     "warn"});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   const NodeFlags& flags = *parsed.flags;
   EXPECT_EQ(flags.server.listen.ToString(), "[::1]:0");
   EXPECT_FALSE(flags.server.metrics_listen.has_value());
@@ -114,9 +116,9 @@ TEST(ParseFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {
   for (const auto& c : kCases) {
     const FlagsResult parsed = Parse(c.args);
     EXPECT_FALSE(parsed.flags.has_value()) << c.names;
-    EXPECT_EQ(parsed.exit_code, 2) << c.names;
-    EXPECT_THAT(parsed.text, AllOf(StartsWith("kdn-node: "), HasSubstr(c.names), EndsWith("\n")));
-    EXPECT_EQ(std::count(parsed.text.begin(), parsed.text.end(), '\n'), 1) << parsed.text;
+    EXPECT_EQ(parsed.exit.exit_code, 2) << c.names;
+    EXPECT_THAT(parsed.exit.text, AllOf(StartsWith("kdn-node: "), HasSubstr(c.names), EndsWith("\n")));
+    EXPECT_EQ(std::count(parsed.exit.text.begin(), parsed.exit.text.end(), '\n'), 1) << parsed.exit.text;
   }
 }
 
@@ -124,8 +126,8 @@ TEST(ParseFlags, ListensBeyondThisMachineOnlyWhenToldThatItIsInsecure) {
   for (const char* address : {"0.0.0.0:7401", "[::]:7401", "10.0.0.7:7401", "node7.example:7401"}) {
     for (const char* flag : {"--listen", "--metrics-listen"}) {
       const FlagsResult refused = Parse({flag, address});
-      EXPECT_EQ(refused.exit_code, 2) << address;
-      EXPECT_THAT(refused.text, AllOf(HasSubstr(flag), HasSubstr("--insecure-remote")));
+      EXPECT_EQ(refused.exit.exit_code, 2) << address;
+      EXPECT_THAT(refused.exit.text, AllOf(HasSubstr(flag), HasSubstr("--insecure-remote")));
       EXPECT_TRUE(Parse({flag, address, "--insecure-remote"}).flags.has_value()) << address;
     }
   }
@@ -144,7 +146,7 @@ TEST(ParseFlags, AFlagFileHasTheSameNamesAndTheCommandLineWins) {
       "workers = 3\n"
       "insecure-remote = true\n");
   const FlagsResult parsed = Parse({"--config", path.c_str(), "--workers", "5"});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_EQ(parsed.flags->server.listen.ToString(), "[::1]:0");
   EXPECT_EQ(parsed.flags->server.metrics_listen->ToString(), "127.0.0.1:0");
   EXPECT_EQ(parsed.flags->store.memory_bytes, uint64_t{2} << 30);
@@ -155,7 +157,7 @@ TEST(ParseFlags, AFlagFileHasTheSameNamesAndTheCommandLineWins) {
 
 TEST(ParseFlags, DisksAreAListAlsoInAFlagFile) {
   const auto check = [](const FlagsResult& parsed) {
-    ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+    ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
     const std::vector<DiskTierOptions>& disks = parsed.flags->store.disks;
     ASSERT_EQ(disks.size(), 2u);
     EXPECT_EQ(disks[0].path, "/nvme/kdn");
@@ -186,45 +188,45 @@ TEST(ParseFlags, ADiskThatIsNotOneIsRefusedWithTheReason) {
   };
   for (const auto& [spec, why] : cases) {
     const FlagsResult parsed = Parse({"--disk", spec});
-    EXPECT_EQ(parsed.exit_code, 2) << spec;
-    EXPECT_THAT(parsed.text, HasSubstr(why)) << spec;
-    EXPECT_THAT(parsed.text, HasSubstr("--disk")) << spec;
+    EXPECT_EQ(parsed.exit.exit_code, 2) << spec;
+    EXPECT_THAT(parsed.exit.text, HasSubstr(why)) << spec;
+    EXPECT_THAT(parsed.exit.text, HasSubstr("--disk")) << spec;
   }
-  EXPECT_THAT(Parse({"--disk", "path=/x bytes=1GB", "--disk-path", "/y"}).text, HasSubstr("one or the other"));
+  EXPECT_THAT(Parse({"--disk", "path=/x bytes=1GB", "--disk-path", "/y"}).exit.text, HasSubstr("one or the other"));
 }
 
 TEST(ParseFlags, QuotasAreForEverySpaceOrForOne) {
   const std::string space(64, 'a');
   const FlagsResult parsed = Parse({"--space-quota", "25%", "--space-quota", (space + "=2.5%").c_str()});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_EQ(parsed.flags->store.quotas.each, 0.25);
   EXPECT_EQ(parsed.flags->store.quotas.named.at(*SpaceId::FromHex(space)), 0.025);
   for (const char* bad : {"25", "101%", "-1%", "nan%", "%", "abc=10%", "=10%"}) {
-    EXPECT_THAT(Parse({"--space-quota", bad}).text, HasSubstr("--space-quota")) << bad;
+    EXPECT_THAT(Parse({"--space-quota", bad}).exit.text, HasSubstr("--space-quota")) << bad;
   }
 }
 
 TEST(ParseFlags, AnUnknownNameInAFlagFileIsRefusedNotIgnored) {
   const FlagsResult parsed = Parse({"--config", FlagFile("memry-bytes = 2GiB\n").c_str()});
-  EXPECT_EQ(parsed.exit_code, 2);
-  EXPECT_THAT(parsed.text, HasSubstr("memry-bytes"));
+  EXPECT_EQ(parsed.exit.exit_code, 2);
+  EXPECT_THAT(parsed.exit.text, HasSubstr("memry-bytes"));
 }
 
 TEST(ParseFlags, HelpNamesEveryFlagAndVersionTheVersion) {
   const FlagsResult help = Parse({"--help"});
   EXPECT_FALSE(help.flags.has_value());
-  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_EQ(help.exit.exit_code, 0);
   for (const char* flag : {"--listen",           "--metrics-listen",   "--insecure-remote", "--port-file",
                            "--memory-bytes",     "--disk-path",        "--disk-bytes",      "--disk",
                            "--memory-policy",    "--write-back-bytes", "--max-pin",         "--max-ttl",
                            "--space-quota",      "--scrub-rate",       "--scrub-interval",  "--workers",
                            "--max-upload-bytes", "--max-fetch-bytes",  "--stop-grace",      "--log-level",
                            "--config",           "--version"}) {
-    EXPECT_THAT(help.text, HasSubstr(flag));
+    EXPECT_THAT(help.exit.text, HasSubstr(flag));
   }
   const FlagsResult version = Parse({"--version"});
-  EXPECT_EQ(version.exit_code, 0);
-  EXPECT_EQ(version.text, "kdn-node " KDN_VERSION "\n");
+  EXPECT_EQ(version.exit.exit_code, 0);
+  EXPECT_EQ(version.exit.text, "kdn-node " KDN_VERSION "\n");
 }
 
 TEST(ParseByteSize, ReadsUnitsAndRefusesTheRest) {
@@ -242,12 +244,12 @@ TEST(ParseByteSize, ReadsUnitsAndRefusesTheRest) {
 
 TEST(ParseFlags, WithoutPlacementANodeIsAlone) {
   const FlagsResult parsed = Parse({});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_FALSE(parsed.flags->member.has_value());
   EXPECT_TRUE(parsed.flags->store.whole_chains);
   const FlagsResult lone = Parse({"--zone", "rack7"});
-  EXPECT_EQ(lone.exit_code, 2);
-  EXPECT_THAT(lone.text, AllOf(HasSubstr("--zone"), HasSubstr("--placement")));
+  EXPECT_EQ(lone.exit.exit_code, 2);
+  EXPECT_THAT(lone.exit.text, AllOf(HasSubstr("--zone"), HasSubstr("--placement")));
 }
 
 TEST(ParseFlags, AMemberOfACluster) {
@@ -273,7 +275,7 @@ TEST(ParseFlags, AMemberOfACluster) {
                                     "0s",
                                     "--disk-path",
                                     "/x"});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   ASSERT_TRUE(parsed.flags->member.has_value());
   const MemberOptions& member = *parsed.flags->member;
   EXPECT_EQ(member.placement, (std::vector<std::string>{"10.0.0.1:7411", "10.0.0.2:7411"}));
@@ -293,14 +295,14 @@ TEST(ParseFlags, AMemberOfACluster) {
 
 TEST(ParseFlags, AMemberWeighsAsMuchAsItHasGigabytes) {
   const FlagsResult parsed = Parse({"--placement", "p:1", "--node-id", "n", "--memory-bytes", "5GiB"});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_EQ(parsed.flags->member->weight, 5u);
 }
 
 TEST(ParseFlags, AMembersListOfDaemonsMayComeFromAFile) {
   const std::string file = FlagFile("placement = \"10.0.0.1:7411,10.0.0.2:7411\"\nnode-id = \"n1\"\n");
   const FlagsResult parsed = Parse({"--config", file.c_str()});
-  ASSERT_TRUE(parsed.flags.has_value()) << parsed.text;
+  ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   EXPECT_EQ(parsed.flags->member->placement.size(), 2u);
 }
 
@@ -309,8 +311,8 @@ TEST(ParseFlags, ABadMemberFlagIsNamed) {
     args.insert(args.begin(), {"--placement", "p:1", "--node-id", "n"});
     const FlagsResult parsed = Parse(args);
     EXPECT_FALSE(parsed.flags.has_value()) << flag;
-    EXPECT_EQ(parsed.exit_code, 2);
-    EXPECT_THAT(parsed.text, HasSubstr(flag));
+    EXPECT_EQ(parsed.exit.exit_code, 2);
+    EXPECT_THAT(parsed.exit.text, HasSubstr(flag));
   };
   refused({"--weight", "heavy"}, "--weight");
   refused({"--weight", "0"}, "--weight");

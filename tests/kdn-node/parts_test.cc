@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "kdn-node/byte_budget.h"
-#include "kdn-node/endpoint.h"
 #include "kdn-node/wire_convert.h"
-#include "kdn-node/worker_pool.h"
 #include "proto/wire/frames.h"
+#include "storage/base/endpoint.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
+#include "storage/base/worker_pool.h"
 
 namespace kdn {
 namespace {

@@ -4,10 +4,10 @@
 
 #include <vector>
 
-#include "storage/base/backoff.h"
 #include "kdn-client/async/first_answer.h"
 #include "kdn-client/async/kv_stage.h"
 #include "kdn-client/async/task_threads.h"
+#include "storage/base/backoff.h"
 #include "storage/base/mutex.h"
 #include "tests/kdn-client/engine_memory.h"
 

@@ -394,6 +394,8 @@ TEST_P(RegistryContract, ASlowWatcherHoldsUpNobodyElse) {
    public:
     void OnSnapshot(const Snapshot&) override {
       MutexLock lock(mu_);
+      busy_ = true;
+      changed_.NotifyAll();
       while (!released_) changed_.Wait(mu_);
     }
     void OnEvents(const std::vector<RegistryEvent>& events, Revision) override {
@@ -402,6 +404,10 @@ TEST_P(RegistryContract, ASlowWatcherHoldsUpNobodyElse) {
       changed_.NotifyAll();
     }
     void OnLost(const absl::Status&) override {}
+    void WaitUntilBusy() {  // what is committed from now on is not in its snapshot
+      MutexLock lock(mu_);
+      while (!busy_) changed_.Wait(mu_);
+    }
     void Release() {
       MutexLock lock(mu_);
       released_ = true;
@@ -415,6 +421,7 @@ TEST_P(RegistryContract, ASlowWatcherHoldsUpNobodyElse) {
    private:
     Mutex mu_;
     CondVar changed_;
+    bool busy_ ABSL_GUARDED_BY(mu_) = false;
     bool released_ ABSL_GUARDED_BY(mu_) = false;
     size_t told_ ABSL_GUARDED_BY(mu_) = 0;
   };
@@ -424,6 +431,7 @@ TEST_P(RegistryContract, ASlowWatcherHoldsUpNobodyElse) {
   const auto slow_watch = registry().Watch("", slow);
   const auto quick_watch = registry().Watch("", quick);
   ASSERT_TRUE(quick.WaitForSnapshot());
+  slow.WaitUntilBusy();
   for (int i = 1; i <= 3; ++i) MustCommit(registry(), PutOf("a", std::to_string(i)));
   ASSERT_TRUE(quick.WaitFor([](const Told& told) { return told.events.size() == 3; }));
   slow.Release();

@@ -106,7 +106,7 @@ TEST(TopologyChangeTest, ADownNodeIsNotAskedAndKeepsItsRows) {
 TEST(TopologyChangeTest, ANodeThatWasAwayFillsWhatItMissed) {
   const TopologyPtr down =
       Changed(ClusterOf(2, 2), [](TopologyChange& change) { EXPECT_TRUE(change.Lost("n0").ok()); });
-  for (const uint64_t incarnation : {1, 2}) {
+  for (const uint64_t incarnation : {1U, 2U}) {
     NodeInfo node = NodeNamed("n0");
     node.incarnation = incarnation;
     node.address = "elsewhere:1";

@@ -131,7 +131,7 @@ class RandomCluster {
     held_.erase(slot);
     if (!force) return;
     for (auto& [partition, chunks] : stored_) {
-      std::erase_if(chunks, [&](uint32_t chunk) { return !IsHeld(partition, chunk); });
+      std::erase_if(chunks, [&, of = partition](uint32_t chunk) { return !IsHeld(of, chunk); });
     }
   }
 
@@ -183,7 +183,7 @@ class RandomCluster {
   // Nodes drop at once what they are no holders of.
   void Drop() {
     for (auto& [slot, chunks] : held_) {
-      std::erase_if(chunks, [&](const auto& entry) { return !HoldersOf(entry.first).contains(slot); });
+      std::erase_if(chunks, [&, by = slot](const auto& entry) { return !HoldersOf(entry.first).contains(by); });
     }
   }
 

@@ -31,8 +31,8 @@ TopologyPtr WithJoined(const TopologyPtr& from, const NodeInfo& node) {
 }
 
 TEST(RebalanceTest, EqualNodesOwnEquallyMany) {
-  for (const size_t count : {1, 2, 3, 5, 7, 100}) {
-    for (const uint32_t replicas : {1, 2, 3, 5}) {
+  for (const size_t count : {1U, 2U, 3U, 5U, 7U, 100U}) {
+    for (const uint32_t replicas : {1U, 2U, 3U, 5U}) {
       const TopologyPtr topology = ClusterOf(count, replicas, 10);
       const Spread spread = SpreadOf(*topology);
       EXPECT_LE(spread.most - spread.least, 1) << count << " nodes, " << replicas << " replicas";
@@ -126,7 +126,7 @@ TEST(RebalanceTest, ANodeThatIsUpIsNotAbandoned) {
 
 TEST(RebalanceTest, SharesFollowTheWeights) {
   const TopologyPtr topology = Changed(EmptyCluster(1, 12), [](TopologyChange& change) {
-    for (const uint32_t weight : {100, 200, 300, 424}) {
+    for (const uint32_t weight : {100U, 200U, 300U, 424U}) {
       EXPECT_TRUE(change.Join(NodeNamed(fmt::format("w{}", weight), "", weight)).ok());
     }
     change.Rebalance();
@@ -148,7 +148,7 @@ TEST(RebalanceTest, AChangedWeightMovesTheDifference) {
 }
 
 TEST(RebalanceTest, NoPartitionIsTwiceInAZone) {
-  for (const uint32_t replicas : {2, 3}) {
+  for (const uint32_t replicas : {2U, 3U}) {
     TopologyPtr topology = Changed(EmptyCluster(replicas, 12), [](TopologyChange& change) {
       for (int i = 0; i < 9; ++i) {
         EXPECT_TRUE(change.Join(NodeNamed(fmt::format("n{}", i), fmt::format("z{}", i < 5 ? 0 : i % 3))).ok());
@@ -231,7 +231,7 @@ TEST(RebalanceTest, AFewNodesDownLeaveRowsWithTheRest) {
 TEST(RebalanceTest, EveryStepOfALongHistoryMovesTheLeast) {
   std::mt19937_64 random(5);
   const auto below = [&](uint64_t limit) { return static_cast<uint32_t>(random() % limit); };
-  for (const uint32_t zones : {0, 3, 5}) {
+  for (const uint32_t zones : {0U, 3U, 5U}) {
     TopologyPtr topology = EmptyCluster(1 + below(3), 9);
     uint64_t moved = 0;
     uint64_t least = 0;
