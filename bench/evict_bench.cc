@@ -277,8 +277,7 @@ absl::Status Run(const Options& options, Report& report) {
                     .goal = 1000,
                     .better = Better::kLower});
   }
-  const char* directory = std::getenv("KDN_BENCH_RESULTS");
-  return ChartOf(cells).Write(std::string(directory != nullptr ? directory : "bench/results") + "/evict.svg");
+  return ChartOf(cells).Write(ResultsDirectory() + "/evict.svg");
 }
 
 int Main(int argc, char** argv) {

@@ -97,6 +97,11 @@ void PrintRows(const std::vector<json>& rows) {
 
 }  // namespace
 
+std::string ResultsDirectory() {
+  const char* directory = std::getenv("KDN_BENCH_RESULTS");
+  return directory != nullptr ? directory : "bench/results";
+}
+
 int Report::Finish() const {
   json goals = json::array();
   for (const Goal& goal : goals_) {
@@ -118,9 +123,7 @@ int Report::Finish() const {
                  {"date", Now()},  {"machine", Machine()},
                  {"goals", goals}, {"rows", rows_}};
   if (!facts_.empty()) result["facts"] = facts_;
-  const char* directory = std::getenv("KDN_BENCH_RESULTS");
-  const std::filesystem::path path =
-      std::filesystem::path(directory != nullptr ? directory : "bench/results") / (name_ + ".json");
+  const std::filesystem::path path = std::filesystem::path(ResultsDirectory()) / (name_ + ".json");
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
   std::ofstream file(path);

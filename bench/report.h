@@ -49,6 +49,9 @@ class Report {
   nlohmann::json facts_ = nlohmann::json::object();
 };
 
+// Where results are written: $KDN_BENCH_RESULTS, or bench/results.
+std::string ResultsDirectory();
+
 // Value at quantile q in [0, 1] of `samples` (copied and sorted); 0 when empty.
 double Quantile(std::vector<double> samples, double q);
 

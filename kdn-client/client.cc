@@ -90,42 +90,44 @@ class ClientImpl final : public Client {
       return hit;
     }
     hit.chunks = *std::move(chain);
-    if (hit.chunks.empty()) return hit;
-    if (options.deadline <= absl::ZeroDuration()) {
-      hit.stopped_by = MissFromCall(OutOfTime(options.deadline));
-      return hit;
-    }
-    const absl::StatusOr<std::vector<FoundChunk>> found =
-        transport_->Lookup(id_, KeysOf(hit.chunks), options.least, RealNow() + options.deadline);
-    if (!found.ok()) {
-      hit.stopped_by = MissFromCall(found.status());
-      return hit;
-    }
-    const auto first_miss = std::find_if(found->begin(), found->end(),
+    const std::vector<FoundChunk> found = Lookup(hit.chunks, options);
+    const auto first_miss = std::find_if(found.begin(), found.end(),
                                          [](const FoundChunk& c) { return c.miss.reason != MissReason::kNone; });
-    hit.hits = static_cast<size_t>(first_miss - found->begin());
-    if (first_miss != found->end()) hit.stopped_by = first_miss->miss;
-    std::transform(found->begin(), first_miss, std::back_inserter(hit.tiers),
+    hit.hits = static_cast<size_t>(first_miss - found.begin());
+    if (first_miss != found.end()) hit.stopped_by = first_miss->miss;
+    std::transform(found.begin(), first_miss, std::back_inserter(hit.tiers),
                    [](const FoundChunk& c) { return c.tier; });
     return hit;
+  }
+
+  std::vector<FoundChunk> Lookup(std::span<const ChunkRef> chunks, const LookupOptions& options) override {
+    if (chunks.empty()) return {};
+    absl::StatusOr<std::vector<FoundChunk>> found = OutOfTime(options.deadline);
+    if (options.deadline > absl::ZeroDuration()) {
+      found = transport_->Lookup(id_, KeysOf(chunks), options.least, RealNow() + options.deadline);
+    }
+    if (found.ok()) return *std::move(found);
+    FoundChunk unknown;
+    unknown.miss = MissFromCall(found.status());
+    return std::vector<FoundChunk>(chunks.size(), unknown);
   }
 
   absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
                                     const FetchOptions& options) override {
     const absl::Time begin = RealNow();
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
-    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, options.destination_token));
+    std::vector<uint32_t> offsets = options.destination_tokens;
+    if (offsets.empty()) offsets.assign(chunks.size(), options.destination_token);
+    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, offsets));
     const Codec* codec = nullptr;
     if (!options.codec.empty()) {
       KDN_ASSIGN_OR_RETURN(codec, FindCodec(options.codec));
     }
     const absl::Duration worked_before = ThreadProcessorTime();
 
-    FetchSink sink(id_, space_, chunks, view,
-                   {.layers = options.layers,
-                    .least = options.least,
-                    .token_offset = options.destination_token,
-                    .on_layer = options.on_layer});
+    FetchSink sink(
+        id_, space_, chunks, view,
+        {.layers = options.layers, .least = options.least, .token_offsets = offsets, .on_layer = options.on_layer});
     const std::vector<ChunkKey> keys = KeysOf(chunks);
     absl::Status ended;
     if (options.deadline <= absl::ZeroDuration()) {
@@ -163,7 +165,7 @@ class ClientImpl final : public Client {
     const absl::Time deadline = begin + options.deadline;
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, source, {}));
     KDN_RETURN_IF_ERROR(view.CheckHoldsAllHeads());
-    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, 0));
+    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks));
     KDN_ASSIGN_OR_RETURN(const Codec* codec, FindCodec(options.codec));
     if (options.ttl <= absl::ZeroDuration()) return InvalidArgument("store for a positive time");
     const Retention retention = {.expires = begin + options.ttl, .lossy_allowed = options.lossy_allowed};

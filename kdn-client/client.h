@@ -56,6 +56,8 @@ struct FetchOptions {
   Fidelity least = Fidelity::kExact;
   // Added to each chunk's first_token: where in the destination its tokens go. The bytes are not changed.
   uint32_t destination_token = 0;
+  // Instead of that, for each chunk its own: chunks of several segments, fetched at once.
+  std::vector<uint32_t> destination_tokens = {};
   // Positions of the destination that are written; what chunks hold beyond them is verified, but not written, and needs
   // no room there.
   TokenRange tokens = {};
@@ -119,6 +121,9 @@ class Client {
 
   // Looks up the whole chunks of `tokens`. Never fails: what keeps it from answering is in `stopped_by`.
   virtual PrefixHit LookupPrefix(std::span<const Token> tokens, const LookupOptions& options) = 0;
+
+  // Looks up these chunks: one answer each, in order. Never fails: what keeps it from answering is in each miss.
+  virtual std::vector<FoundChunk> Lookup(std::span<const ChunkRef> chunks, const LookupOptions& options) = 0;
 
   // Fetches `chunks` into `destination` (kdn-client/kv_layout.h). Where a chunk that is not reported as a hit would
   // lie, bytes are unspecified; all others that were not asked for stay as they are. INVALID_ARGUMENT when the

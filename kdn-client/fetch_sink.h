@@ -35,7 +35,7 @@ class FetchSink final : public SlabSink {
   struct Want {
     LayerRange layers = {};
     Fidelity least = Fidelity::kExact;
-    uint32_t token_offset = 0;  // added to each chunk's first_token
+    std::span<const uint32_t> token_offsets = {};  // for each chunk, added to its first_token; empty: 0
     // As FetchOptions has it: on any thread that delivers, one at a time.
     std::function<void(uint32_t layer)> on_layer = {};
   };

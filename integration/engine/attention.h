@@ -1,13 +1,16 @@
-// Attention: exact causal attention of a few new rows over a KvCache that already holds their keys and values.
+// Attention: exact causal attention of some rows over a KvCache that already holds the keys and values they may see.
 //
-// Blocks of keys are converted to floats once for each tile of rows and folded into a running softmax, so memory grows
-// with neither rows × keys nor the cache. Key j counts for the query at position i exactly when j <= i.
+// Key j counts for the query at position i exactly when j <= i, whatever stands beyond: nothing of a later key or value
+// reaches an earlier row, not even a NaN. Rows may stand anywhere, with gaps between them. Blocks of keys are converted
+// to floats once for each tile of rows and folded into a running softmax, so memory grows with neither rows × keys nor
+// the cache; keys behind a tile's last row are not read, and rows that stand before a block take no part in it.
 //
 // Thread-safety: an Attention is for one thread at a time (it shares its work out itself).
 #ifndef KDN_INTEGRATION_ENGINE_ATTENTION_H_
 #define KDN_INTEGRATION_ENGINE_ATTENTION_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "integration/engine/config.h"
@@ -22,11 +25,9 @@ class Attention {
  public:
   Attention(const ModelConfig& config, Workers& workers);
 
-  // `queries` holds `rows` rows that lie `query_stride` floats apart, each [heads, head_dim] after RoPE; row r stands
-  // at position `first_position` + r, and the cache holds all positions up to the last row's. `out` is [rows, heads ·
-  // head_dim].
-  void Run(const float* queries, size_t query_stride, size_t rows, uint32_t first_position, const KvCache& cache,
-           uint32_t layer, float* out);
+  // Row r of `queries`, [rows, heads, head_dim] after RoPE, stands at positions[r], which ascend; the cache holds the
+  // keys and values of all positions up to the last one. `out` is as `queries`, and may be the same memory.
+  void Run(const float* queries, std::span<const uint32_t> positions, const KvCache& cache, uint32_t layer, float* out);
 
  private:
   struct Scratch {
@@ -39,13 +40,13 @@ class Attention {
   };
   struct Tile {
     const float* queries;
-    size_t query_stride;
-    size_t rows;
-    uint32_t first_position;
+    std::span<const uint32_t> positions;
     uint32_t kv_head;
     float* out;
   };
   void RunTile(const Tile& tile, const KvCache& cache, uint32_t layer, Scratch& scratch) const;
+  // Takes keys [begin, begin + count), which lie in `scratch`, into the rows of the tile from `first_row` on.
+  void TakeBlock(const Tile& tile, size_t first_row, size_t begin, size_t count, Scratch& scratch) const;
 
   const size_t head_dim_;
   const size_t heads_;

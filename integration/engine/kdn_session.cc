@@ -92,26 +92,6 @@ absl::Status StoreMissed(Session& session, Client& client, const Plan& plan, con
 
 }  // namespace
 
-KvSpace SpaceOf(const Model& model, const SessionOptions& options) {
-  const ModelConfig& config = model.config();
-  const bool scaled = config.rope_linear_factor != 1.0;
-  KvSpace space;
-  space.model_id = config.model_id;
-  space.weights_revision = model.revision();
-  space.dtype = options.kv_dtype;
-  space.chunk_tokens = options.chunk_tokens;
-  space.layers = {{.count = config.layers,
-                   .kv_heads = config.kv_heads,
-                   .k_dim = config.head_dim,
-                   .v_dim = config.head_dim,
-                   .rope = {.kind = RopeKind::kHalfSplit,
-                            .scaling = scaled ? RopeScaling::kLinear : RopeScaling::kNone,
-                            .rotary_dim = config.head_dim,
-                            .theta = config.rope_theta,
-                            .factor = scaled ? config.rope_linear_factor : 0.0}}};
-  return space;
-}
-
 ContiguousKv ViewOf(KvCache& kv) {
   ContiguousKv view;
   view.capacity_tokens = kv.capacity();

@@ -18,14 +18,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "integration/engine/session.h"
+#include "integration/engine/space.h"  // IWYU pragma: export
 #include "kdn-client/client.h"
 #include "kdn-client/loading/loading_controller.h"
 #include "storage/base/clock.h"
 
 namespace kdn::engine {
-
-// The space in which the KV of sessions with `options` lives.
-KvSpace SpaceOf(const Model& model, const SessionOptions& options);
 
 // The cache's memory, as the client takes it. Valid as long as the cache.
 ContiguousKv ViewOf(KvCache& kv);

@@ -198,6 +198,26 @@ void RotateHead(std::span<const float> cos, const float* sin, float* head) {
   }
 }
 
+void RotatePairs(std::span<const float> cos, const float* sin, float* head) {
+  for (size_t i = 0; i < cos.size(); ++i) {
+    const float a = head[2 * i];
+    const float b = head[2 * i + 1];
+    head[2 * i] = a * cos[i] - b * sin[i];
+    head[2 * i + 1] = b * cos[i] + a * sin[i];
+  }
+}
+
+void Add(std::span<float> x, const float* y) {
+  for (size_t i = 0; i < x.size(); ++i) x[i] += y[i];
+}
+
+bool AnyNotFinite(std::span<const float> x) {
+  constexpr uint32_t kExponent = 0x7F800000;
+  uint32_t found = 0;
+  for (const float value : x) found |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
+  return found != 0;
+}
+
 float SoftmaxBlock(float* scores, size_t valid, size_t padded, SoftmaxState& state) {
   return HWY_DYNAMIC_DISPATCH(SoftmaxBlockImpl)(scores, valid, padded, state);
 }

@@ -32,6 +32,15 @@ void SwiGlu(std::span<const float> gate, const float* up, float* out);
 // cos[i] and sin[i], for i < n = cos.size().
 void RotateHead(std::span<const float> cos, const float* sin, float* head);
 
+// The same for interleaved pairs, (x[2i], x[2i + 1]).
+void RotatePairs(std::span<const float> cos, const float* sin, float* head);
+
+// x[i] += y[i]
+void Add(std::span<float> x, const float* y);
+
+// Whether a value is an infinity or no number.
+bool AnyNotFinite(std::span<const float> x);
+
 // Running softmax of one query row (Milakov and Gimelshein 2018, arXiv 1805.02867).
 struct SoftmaxState {
   float max = -1e30f;

@@ -1,10 +1,9 @@
 #include "integration/engine/session.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 #include "integration/engine/kernels.h"
-#include "integration/engine/linear.h"
 #include "storage/base/status.h"
 
 namespace kdn::engine {
@@ -27,26 +26,21 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(std::shared_ptr<const M
                            limit);
   }
   KDN_ASSIGN_OR_RETURN(KvCache kv, KvCache::Create(model->config(), options.kv_dtype, options.capacity));
-  return std::unique_ptr<Session>(new Session(std::move(model), options, std::move(kv)));
+  auto workers = std::make_unique<Workers>(options.threads);
+  // A step is one block: its products have the shape of the step.
+  KDN_ASSIGN_OR_RETURN(ForwardPass pass, ForwardPass::Create(*model, *workers, options.chunk_tokens));
+  return std::unique_ptr<Session>(
+      new Session(std::move(model), options, std::move(kv), std::move(workers), std::move(pass)));
 }
 
-Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options, KvCache kv)
+Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options, KvCache kv,
+                 std::unique_ptr<Workers> workers, ForwardPass pass)
     : model_(std::move(model)),
       options_(options),
       kv_(std::move(kv)),
-      workers_(options.threads),
-      rope_(model_->config()),
-      attention_(model_->config(), workers_),
-      logits_(model_->config().vocab_size) {
-  const ModelConfig& config = model_->config();
-  const size_t rows = std::min(options.chunk_tokens, options.capacity);
-  x_ = FloatArray(rows * config.hidden_size);
-  normed_ = FloatArray(rows * config.hidden_size);
-  qkv_ = FloatArray(rows * (config.QueryWidth() + 2 * config.KvWidth()));
-  attended_ = FloatArray(rows * config.QueryWidth());
-  gate_up_ = FloatArray(rows * 2 * config.intermediate_size);
-  activated_ = FloatArray(rows * config.intermediate_size);
-}
+      workers_(std::move(workers)),
+      pass_(std::move(pass)),
+      logits_(model_->config().vocab_size) {}
 
 absl::Status Session::Append(std::span<const Token> tokens, std::vector<float>* all_logits) {
   if (tokens.empty()) return InvalidArgument("session: no tokens to run");
@@ -66,77 +60,34 @@ absl::Status Session::Append(std::span<const Token> tokens, std::vector<float>* 
     tokens = tokens.subspan(step.size());
     Step(step);
     for (size_t row = 0; all_logits != nullptr && row < step.size(); ++row) {
-      ComputeLogits(row);
+      pass_.Logits(row, logits_);
       all_logits->insert(all_logits->end(), logits_.begin(), logits_.end());
     }
-    if (all_logits == nullptr && tokens.empty()) ComputeLogits(step.size() - 1);
+    if (all_logits == nullptr && tokens.empty()) pass_.Logits(step.size() - 1, logits_);
   }
   return absl::OkStatus();
 }
 
 void Session::Step(std::span<const Token> tokens) {
-  const ModelConfig& config = model_->config();
-  const uint32_t first_position = kv_.length();
-  for (size_t row = 0; row < tokens.size(); ++row) {
-    std::memcpy(x_.data() + row * config.hidden_size,
-                model_->weights().embedding.data() + size_t{tokens[row]} * config.hidden_size,
-                config.hidden_size * sizeof(float));
+  const uint32_t first = kv_.length();
+  std::vector<uint32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), first);
+  pass_.Begin(tokens, positions);
+  const size_t width = model_->config().KvWidth();
+  for (uint32_t layer = 0; layer < model_->config().layers; ++layer) {
+    pass_.Project(layer, [&](size_t row, const float* k, const float* v) {
+      const size_t at = (first + row) * kv_.RowBytes();
+      FromFloats(kv_.dtype(), {k, width}, kv_.k(layer) + at);
+      FromFloats(kv_.dtype(), {v, width}, kv_.v(layer) + at);
+    });
+    pass_.Finish(layer, kv_);
   }
-  rope_.Fill(first_position, tokens.size());
-  for (uint32_t layer = 0; layer < config.layers; ++layer) {
-    AttentionBlock(layer, tokens.size(), first_position);
-    MlpBlock(layer, tokens.size());
-  }
-  kv_.set_length(first_position + static_cast<uint32_t>(tokens.size()));
+  kv_.set_length(first + static_cast<uint32_t>(tokens.size()));
 }
 
-void Session::AttentionBlock(uint32_t layer, size_t rows, uint32_t first_position) {
-  const ModelConfig& config = model_->config();
-  const LayerWeights& weights = model_->weights().layers[layer];
-  const size_t hidden = config.hidden_size;
-  const size_t query = config.QueryWidth();
-  const size_t kv = config.KvWidth();
-  const size_t stride = query + 2 * kv;
-  workers_.Run(rows, [&](size_t row, size_t) {
-    RmsNorm({x_.data() + row * hidden, hidden}, weights.attention_norm.data(), static_cast<float>(config.rms_norm_eps),
-            normed_.data() + row * hidden);
-  });
-  Linear(normed_.data(), rows, hidden, weights.qkv, qkv_.data(), Into::kReplace, workers_);
-  workers_.Run(rows, [&](size_t row, size_t) {
-    float* q = qkv_.data() + row * stride;
-    float* k = q + query;
-    rope_.Rotate(row, q, config.heads + config.kv_heads);
-    const size_t at = (first_position + row) * kv_.RowBytes();
-    FromFloats(kv_.dtype(), {k, kv}, kv_.k(layer) + at);
-    FromFloats(kv_.dtype(), {k + kv, kv}, kv_.v(layer) + at);
-  });
-  attention_.Run(qkv_.data(), stride, rows, first_position, kv_, layer, attended_.data());
-  Linear(attended_.data(), rows, query, weights.attention_out, x_.data(), Into::kAdd, workers_);
-}
-
-void Session::MlpBlock(uint32_t layer, size_t rows) {
-  const ModelConfig& config = model_->config();
-  const LayerWeights& weights = model_->weights().layers[layer];
-  const size_t hidden = config.hidden_size;
-  const size_t inner = config.intermediate_size;
-  workers_.Run(rows, [&](size_t row, size_t) {
-    RmsNorm({x_.data() + row * hidden, hidden}, weights.mlp_norm.data(), static_cast<float>(config.rms_norm_eps),
-            normed_.data() + row * hidden);
-  });
-  Linear(normed_.data(), rows, hidden, weights.gate_up, gate_up_.data(), Into::kReplace, workers_);
-  workers_.Run(rows, [&](size_t row, size_t) {
-    const float* gate = gate_up_.data() + row * 2 * inner;
-    SwiGlu({gate, inner}, gate + inner, activated_.data() + row * inner);
-  });
-  Linear(activated_.data(), rows, inner, weights.down, x_.data(), Into::kAdd, workers_);
-}
-
-void Session::ComputeLogits(size_t row) {
-  const ModelConfig& config = model_->config();
-  const size_t hidden = config.hidden_size;
-  RmsNorm({x_.data() + row * hidden, hidden}, model_->weights().final_norm.data(),
-          static_cast<float>(config.rms_norm_eps), normed_.data());
-  Linear(normed_.data(), 1, hidden, model_->weights().OutputHead(), logits_.data(), Into::kReplace, workers_);
+void Session::Resume(uint32_t length, std::span<const float> logits) {
+  kv_.set_length(length);
+  logits_.assign(logits.begin(), logits.end());
 }
 
 Token Session::Greedy() const { return static_cast<Token>(std::ranges::max_element(logits_) - logits_.begin()); }

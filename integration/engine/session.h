@@ -19,12 +19,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "integration/engine/attention.h"
-#include "integration/engine/float_array.h"
+#include "integration/engine/forward_pass.h"
 #include "integration/engine/kv_cache.h"
 #include "integration/engine/model.h"
 #include "integration/engine/parallel.h"
-#include "integration/engine/rope.h"
 #include "storage/format/chunk_key.h"
 
 namespace kdn::engine {
@@ -53,34 +51,29 @@ class Session {
   absl::Status Append(std::span<const Token> tokens, std::vector<float>* all_logits = nullptr);
   absl::Status Append(std::initializer_list<Token> tokens) { return Append(std::span(tokens.begin(), tokens.size())); }
 
+  // Goes on behind `length` tokens whose keys and values another pass put into kv(), with the logits of the last one.
+  void Resume(uint32_t length, std::span<const float> logits);
+
   // [vocab], after the first Append.
   std::span<const float> logits() const { return logits_; }
   // The likeliest next token; the lowest of equals.
   Token Greedy() const;
 
+  // For passes over the same cache; not while the session itself is at work.
+  Workers& workers() { return *workers_; }
+
  private:
-  Session(std::shared_ptr<const Model> model, const SessionOptions& options, KvCache kv);
+  Session(std::shared_ptr<const Model> model, const SessionOptions& options, KvCache kv,
+          std::unique_ptr<Workers> workers, ForwardPass pass);
 
   void Step(std::span<const Token> tokens);
-  void AttentionBlock(uint32_t layer, size_t rows, uint32_t first_position);
-  void MlpBlock(uint32_t layer, size_t rows);
-  void ComputeLogits(size_t row);
 
   const std::shared_ptr<const Model> model_;
   const SessionOptions options_;
   KvCache kv_;
-  Workers workers_;
-  RopeTable rope_;
-  Attention attention_;
+  const std::unique_ptr<Workers> workers_;
+  ForwardPass pass_;
   std::vector<float> logits_;
-
-  // Activations of one step, [rows, width] each.
-  FloatArray x_;          // the residual stream
-  FloatArray normed_;     // hidden
-  FloatArray qkv_;        // heads and twice the key heads
-  FloatArray attended_;   // heads
-  FloatArray gate_up_;    // twice intermediate
-  FloatArray activated_;  // intermediate
 };
 
 }  // namespace kdn::engine

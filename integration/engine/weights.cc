@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/functional/function_ref.h"
 #include "integration/engine/safetensors.h"
@@ -23,6 +24,8 @@ class TensorSource {
  public:
   virtual ~TensorSource() = default;
   virtual absl::Status Check(const std::string& name, const Shape& shape) = 0;
+  // Once all are checked: whether there is something else that the model's author must have meant to be used.
+  virtual absl::Status CheckRest(const ModelConfig& config) = 0;
   virtual absl::Status Read(const std::string& name, const Shape& shape, std::span<float> out) = 0;
 };
 
@@ -44,6 +47,7 @@ absl::Status ForEachArray(const ModelConfig& config, Weights& weights,
   const uint64_t inner = config.intermediate_size;
   const uint64_t query = config.QueryWidth();
   const uint64_t kv = config.KvWidth();
+  const uint64_t dim = config.head_dim;
   KDN_RETURN_IF_ERROR(visit(weights.embedding, {{"model.embed_tokens.weight", {config.vocab_size, hidden}}}));
   weights.layers.resize(config.layers);
   for (uint32_t i = 0; i < config.layers; ++i) {
@@ -53,6 +57,15 @@ absl::Status ForEachArray(const ModelConfig& config, Weights& weights,
     KDN_RETURN_IF_ERROR(visit(layer.qkv, {{at + "self_attn.q_proj.weight", {query, hidden}},
                                           {at + "self_attn.k_proj.weight", {kv, hidden}},
                                           {at + "self_attn.v_proj.weight", {kv, hidden}}}));
+    if (config.qkv_bias) {
+      KDN_RETURN_IF_ERROR(visit(layer.qkv_bias, {{at + "self_attn.q_proj.bias", {query}},
+                                                 {at + "self_attn.k_proj.bias", {kv}},
+                                                 {at + "self_attn.v_proj.bias", {kv}}}));
+    }
+    if (config.qk_norm) {
+      KDN_RETURN_IF_ERROR(visit(layer.q_norm, {{at + "self_attn.q_norm.weight", {dim}}}));
+      KDN_RETURN_IF_ERROR(visit(layer.k_norm, {{at + "self_attn.k_norm.weight", {dim}}}));
+    }
     KDN_RETURN_IF_ERROR(visit(layer.attention_out, {{at + "self_attn.o_proj.weight", {hidden, query}}}));
     KDN_RETURN_IF_ERROR(visit(layer.mlp_norm, {{at + "post_attention_layernorm.weight", {hidden}}}));
     KDN_RETURN_IF_ERROR(visit(
@@ -83,6 +96,7 @@ absl::StatusOr<Weights> ReadAll(const ModelConfig& config, TensorSource& source)
   };
   Weights weights;
   KDN_RETURN_IF_ERROR(ForEachArray(config, weights, check));
+  KDN_RETURN_IF_ERROR(source.CheckRest(config));
   KDN_RETURN_IF_ERROR(ForEachArray(config, weights, read));
   return weights;
 }
@@ -106,7 +120,18 @@ class FileSource final : public TensorSource {
   absl::Status Check(const std::string& name, const Shape& shape) override {
     const auto it = home_.find(name);
     if (it == home_.end()) return NotFound("no tensor '{}' among the {} in the model's files", name, home_.size());
+    checked_.insert(name);
     return it->second->CheckFloats(name, shape);
+  }
+  absl::Status CheckRest(const ModelConfig& config) override {
+    for (const auto& [name, file] : home_) {
+      // Old files hold frequencies, which config.json gives as well, and some a copy of a tied output head.
+      if (name.ends_with(".rotary_emb.inv_freq") || (config.tied_output && name == "lm_head.weight")) continue;
+      if (!checked_.contains(name)) {
+        return InvalidArgument("tensor '{}' is no part of the model that config.json describes", name);
+      }
+    }
+    return absl::OkStatus();
   }
   absl::Status Read(const std::string& name, const Shape& shape, std::span<float> out) override {
     return home_.find(name)->second->ReadFloats(name, shape, out);
@@ -153,6 +178,7 @@ class FileSource final : public TensorSource {
 
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> files_;
   std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> home_;  // by tensor
+  std::set<std::string, std::less<>> checked_;
 };
 
 // A counter-based generator (the finaliser of SplitMix64): number i of a stream needs no number before it.
@@ -176,17 +202,29 @@ class RandomSource final : public TensorSource {
     return absl::OkStatus();
   }
 
+  absl::Status CheckRest(const ModelConfig&) override { return absl::OkStatus(); }
+
   absl::Status Read(const std::string& name, const Shape& shape, std::span<float> out) override {
-    if (shape.size() == 1) {
+    // The sum of four 16-bit uniforms has the variance 4 · (2^32 - 1) / 12.
+    const double deviation = std::sqrt((4294967296.0 - 1.0) / 3.0);
+    if (shape.size() == 2) {
+      Draw(name, static_cast<float>(1.0 / (deviation * std::sqrt(static_cast<double>(shape[1])))), out);
+    } else if (name.ends_with(".bias")) {
+      Draw(name, static_cast<float>(0.5 / deviation), out);
+    } else if (name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight")) {
+      Draw(name, static_cast<float>(0.25 / deviation), out);
+      for (float& weight : out) weight += 1.0f;
+    } else {
       std::ranges::fill(out, 1.0f);
-      return absl::OkStatus();
     }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Integers until the one rounded product, so no machine's libm has a say.
+  void Draw(const std::string& name, float scale, std::span<float> out) const {
     uint64_t stream = Mix(seed_);
     for (const char c : name) stream = Mix(stream ^ static_cast<uint8_t>(c));
-    // The sum of four 16-bit uniforms: integers until the one rounded product, so no machine's libm has a say. Its
-    // variance is 4 · (2^32 - 1) / 12.
-    const double deviation = std::sqrt((4294967296.0 - 1.0) / 3.0);
-    const auto scale = static_cast<float>(1.0 / (deviation * std::sqrt(static_cast<double>(shape[1]))));
     constexpr int32_t kTwiceMean = 4 * 65535;
     for (size_t i = 0; i < out.size(); ++i) {
       const uint64_t bits = Mix(stream + i);
@@ -194,10 +232,8 @@ class RandomSource final : public TensorSource {
           static_cast<int32_t>((bits & 0xFFFF) + ((bits >> 16) & 0xFFFF) + ((bits >> 32) & 0xFFFF) + (bits >> 48));
       out[i] = static_cast<float>(2 * sum - kTwiceMean) * 0.5f * scale;
     }
-    return absl::OkStatus();
   }
 
- private:
   const uint64_t seed_;
   uint64_t total_ = 0;
 };

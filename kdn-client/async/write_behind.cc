@@ -91,7 +91,7 @@ WriteBehindStats WriteBehind::Stats() const {
 
 absl::Status WriteBehind::Check(std::span<const ChunkRef> chunks, const KvView& view, const StoreOptions& options) {
   KDN_RETURN_IF_ERROR(view.CheckHoldsAllHeads());
-  KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, 0));
+  KDN_RETURN_IF_ERROR(view.CheckChunks(chunks));
   KDN_RETURN_IF_ERROR(FindCodec(options.codec).status());
   if (options.ttl <= absl::ZeroDuration()) return InvalidArgument("store for a positive time");
   return absl::OkStatus();

@@ -1,12 +1,11 @@
 #include "storage/format/kv_space.h"
 
-#include <bit>
-#include <cmath>
 #include <string_view>
 
 #include "storage/base/status.h"
 #include "storage/format/byte_io.h"
 #include "storage/format/manifest.h"
+#include "storage/format/rope_rules.h"
 
 namespace kdn {
 namespace {
@@ -15,69 +14,11 @@ constexpr std::string_view kMagic = "KDNS";
 constexpr uint8_t kVersion = 1;
 constexpr size_t kRunBytes = 4 * 4 + 1 + 4 + 1 + 1 + 4 + 5 * 8 + 4;
 
-// A field that its kind does not use is zero, all bits of it, so that no space has two encodings.
-bool IsUnset(double v) { return std::bit_cast<uint64_t>(v) == 0; }
-bool IsPositive(double v) { return std::isfinite(v) && v > 0; }
-
 absl::Status ValidateString(std::string_view field, const std::string& value) {
   if (value.size() > kMaxSpaceString) {
     return InvalidArgument("{} has {} bytes; at most {} are allowed", field, value.size(), kMaxSpaceString);
   }
   return absl::OkStatus();
-}
-
-absl::Status ValidateScaling(size_t run, const RopeSpec& rope) {
-  const bool scaled = rope.scaling != RopeScaling::kNone;
-  const bool ramped = rope.scaling == RopeScaling::kYarn || rope.scaling == RopeScaling::kLlama3;
-  const bool yarn = rope.scaling == RopeScaling::kYarn;
-  if (scaled ? !IsPositive(rope.factor) : !IsUnset(rope.factor)) {
-    return InvalidArgument("layer run {}: rope factor {} is wrong; give a positive one with scaling, 0 without", run,
-                           rope.factor);
-  }
-  if (ramped ? !IsPositive(rope.low_freq_factor) || !IsPositive(rope.high_freq_factor) ||
-                   rope.low_freq_factor >= rope.high_freq_factor
-             : !IsUnset(rope.low_freq_factor) || !IsUnset(rope.high_freq_factor)) {
-    return InvalidArgument(
-        "layer run {}: low_freq_factor {} and high_freq_factor {} are wrong; YaRN and Llama-3 scaling need "
-        "0 < low < high, the others 0",
-        run, rope.low_freq_factor, rope.high_freq_factor);
-  }
-  if (yarn ? !IsPositive(rope.attention_factor) : !IsUnset(rope.attention_factor)) {
-    return InvalidArgument(
-        "layer run {}: attention_factor {} is wrong; give the one in effect with YaRN scaling, 0 without", run,
-        rope.attention_factor);
-  }
-  if (ramped && rope.original_max_position == 0) {
-    return InvalidArgument("layer run {}: YaRN and Llama-3 scaling need original_max_position", run);
-  }
-  if (rope.original_max_position != 0 && !ramped && rope.scaling != RopeScaling::kNtk) {
-    return InvalidArgument("layer run {}: original_max_position is {}, but this scaling has none; give 0", run,
-                           rope.original_max_position);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ValidateRope(size_t run, const RopeSpec& rope, uint32_t k_dim) {
-  if (NumberOf(rope.kind) > NumberOf(RopeKind::kInterleaved)) {
-    return InvalidArgument("layer run {}: {} is no kind of RoPE", run, NumberOf(rope.kind));
-  }
-  if (NumberOf(rope.scaling) > NumberOf(RopeScaling::kLlama3)) {
-    return InvalidArgument("layer run {}: {} is no kind of RoPE scaling", run, NumberOf(rope.scaling));
-  }
-  if (rope.kind == RopeKind::kNone) {
-    if (rope.scaling != RopeScaling::kNone || rope.rotary_dim != 0 || !IsUnset(rope.theta)) {
-      return InvalidArgument("layer run {}: has no RoPE, so rotary_dim, theta and scaling must be 0", run);
-    }
-  } else {
-    if (rope.rotary_dim == 0 || rope.rotary_dim % 2 != 0 || rope.rotary_dim > k_dim) {
-      return InvalidArgument("layer run {}: rotary_dim is {}; give an even number up to k_dim {}", run, rope.rotary_dim,
-                             k_dim);
-    }
-    if (!IsPositive(rope.theta)) {
-      return InvalidArgument("layer run {}: theta is {}; give a positive, finite one", run, rope.theta);
-    }
-  }
-  return ValidateScaling(run, rope);
 }
 
 absl::Status ValidateRun(size_t i, const LayerRun& run) {
@@ -102,7 +43,7 @@ absl::Status ValidateRun(size_t i, const LayerRun& run) {
     default:
       return InvalidArgument("layer run {}: {} is no stored kind", i, NumberOf(run.stored));
   }
-  return ValidateRope(i, run.rope, run.k_dim);
+  return Annotate(ValidateRope(run.rope, run.k_dim), fmt::format("layer run {}", i));
 }
 
 absl::Status ValidateLayers(const KvSpace& space) {

@@ -10,119 +10,32 @@
 #define HWY_TARGET_INCLUDE "storage/format/quantise.cc"
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
+#include "storage/format/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kdn {
 namespace HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
+// Both halves of a run are whole vectors on every machine.
+static_assert(kTile % (2 * kMaxLanes) == 0);
 
-// Half a tile's width at most, so that both halves of a run are whole vectors on every machine.
-using F32 = hn::CappedTag<float, 16>;
-using U32 = hn::RebindToUnsigned<F32>;
-using I32 = hn::RebindToSigned<F32>;
-using U16 = hn::Rebind<uint16_t, F32>;
 using U8 = hn::Rebind<uint8_t, F32>;
-using VF = hn::Vec<F32>;
 
-// Words lie where the caller has them, not at multiples of their size.
-template <typename D>
-HWY_INLINE hn::Vec<D> LoadUnaligned(D d, const uint8_t* from) {
-#if HWY_TARGET == HWY_SCALAR
-  hn::TFromD<D> lane;
-  std::memcpy(&lane, from, sizeof lane);
-  return hn::Set(d, lane);
-#else
-  return hn::LoadU(d, reinterpret_cast<const hn::TFromD<D>*>(from));
-#endif
-}
-
-template <typename D>
-HWY_INLINE void StoreUnaligned(hn::Vec<D> v, D d, uint8_t* to) {
-#if HWY_TARGET == HWY_SCALAR
-  (void)d;
-  const hn::TFromD<D> lane = hn::GetLane(v);
-  std::memcpy(to, &lane, sizeof lane);
-#else
-  hn::StoreU(v, d, reinterpret_cast<hn::TFromD<D>*>(to));
-#endif
-}
-
-// How words of each type are turned into floats and back. Halves are converted by integer arithmetic: what the
-// instruction sets offer differs in rounding and in denormals.
-struct Bf16Words {
-  static constexpr size_t kSize = 2;
-  static VF Load(F32 d, const uint8_t* from) {
-    const auto words = LoadUnaligned(U16(), from);
-    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(U32(), words)));
-  }
-  static void Store(VF v, uint8_t* to) {
-    const U32 du;
-    const auto bits = hn::BitCast(du, v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-    const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFF)));
-    StoreUnaligned(hn::TruncateTo(U16(), hn::ShiftRight<16>(rounded)), U16(), to);
-  }
-};
-
-struct F16Words {
-  static constexpr size_t kSize = 2;
-  static constexpr uint32_t kInfinity = 0x7C00;
-  static VF Load(F32 d, const uint8_t* from) {
-    const U32 du;
-    const auto word = hn::PromoteTo(du, LoadUnaligned(U16(), from));
-    const auto magnitude = hn::And(word, hn::Set(du, 0x7FFF));
-    const auto sign = hn::ShiftLeft<16>(hn::And(word, hn::Set(du, 0x8000)));
-    const auto shifted = hn::ShiftLeft<13>(magnitude);
-    const auto normal = hn::Add(shifted, hn::Set(du, uint32_t{127 - 15} << 23));
-    // A denormal is its mantissa times 2^-24.
-    const auto denormal =
-        hn::BitCast(du, hn::Mul(hn::ConvertTo(d, hn::BitCast(I32(), magnitude)), hn::Set(d, 0x1p-24F)));
-    const auto special = hn::Or(shifted, hn::Set(du, uint32_t{255} << 23));
-    auto bits = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x0400)), denormal, normal);
-    bits = hn::IfThenElse(hn::Gt(magnitude, hn::Set(du, kInfinity - 1)), special, bits);
-    return hn::BitCast(d, hn::Or(bits, sign));
-  }
-  static void Store(VF v, uint8_t* to) {
-    const F32 d;
-    const U32 du;
-    const auto bits = hn::BitCast(du, v);
-    const auto magnitude = hn::And(bits, hn::Set(du, 0x7FFFFFFF));
-    const auto sign = hn::ShiftRight<16>(hn::Xor(bits, magnitude));
-    const auto odd = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 1));
-    const auto rebiased = hn::Sub(magnitude, hn::Set(du, uint32_t{127 - 15} << 23));
-    const auto normal = hn::ShiftRight<13>(hn::Add(rebiased, hn::Add(odd, hn::Set(du, 0xFFF))));
-    // Adding 0.5 leaves a denormal's mantissa, correctly rounded, in the low bits.
-    const auto half = hn::Set(d, 0.5F);
-    const auto denormal = hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(d, magnitude), half)), hn::BitCast(du, half));
-    auto half_bits = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, uint32_t{113} << 23)), denormal, normal);
-    const auto too_large = hn::Gt(magnitude, hn::Set(du, (uint32_t{127 + 16} << 23) - 1));
-    half_bits = hn::IfThenElse(too_large, hn::Set(du, kInfinity), half_bits);
-    StoreUnaligned(hn::TruncateTo(U16(), hn::Or(half_bits, sign)), U16(), to);
-  }
-};
-
-struct F32Words {
-  static constexpr size_t kSize = 4;
-  static VF Load(F32 d, const uint8_t* from) { return LoadUnaligned(d, from); }
-  static void Store(VF v, uint8_t* to) { StoreUnaligned(v, F32(), to); }
-};
-
-template <typename Words>
+template <typename Lanes>
 HWY_INLINE void LoadWords(const uint8_t* words, size_t n, float* out) {
   const F32 d;
   const size_t lanes = hn::Lanes(d);
   size_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(Words::Load(d, words + i * Words::kSize), d, out + i);
+  for (; i + lanes <= n; i += lanes) hn::StoreU(Lanes::Load(d, words + i * Lanes::kSize), d, out + i);
   if (i == n) return;
-  uint8_t tail[16 * 4] = {};
-  float loaded[16];
-  std::memcpy(tail, words + i * Words::kSize, (n - i) * Words::kSize);
-  hn::StoreU(Words::Load(d, tail), d, loaded);
+  uint8_t tail[kMaxLanes * 4] = {};
+  float loaded[kMaxLanes];
+  std::memcpy(tail, words + i * Lanes::kSize, (n - i) * Lanes::kSize);
+  hn::StoreU(Lanes::Load(d, tail), d, loaded);
   std::memcpy(out + i, loaded, (n - i) * sizeof(float));
 }
 
-template <typename Words>
+template <typename Lanes>
 float MaxMagnitudeOf(const uint8_t* words, size_t n, float limit) {
   const F32 d;
   const size_t lanes = hn::Lanes(d);
@@ -130,29 +43,29 @@ float MaxMagnitudeOf(const uint8_t* words, size_t n, float limit) {
   VF largest = hn::Zero(d);
   size_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const VF x = hn::Abs(Words::Load(d, words + i * Words::kSize));
+    const VF x = hn::Abs(Lanes::Load(d, words + i * Lanes::kSize));
     largest = hn::Max(largest, hn::IfThenElseZero(hn::Lt(x, bound), x));
   }
   float result = hn::GetLane(hn::MaxOfLanes(d, largest));
-  float tail[16] = {};
-  LoadWords<Words>(words + i * Words::kSize, n - i, tail);
+  float tail[kMaxLanes] = {};
+  LoadWords<Lanes>(words + i * Lanes::kSize, n - i, tail);
   for (const float t : tail) {
     if (const float x = t < 0 ? -t : t; x < limit && x > result) result = x;
   }
   return result;
 }
 
-template <typename Words>
+template <typename Lanes>
 void LoadRowOf(const uint8_t* words, size_t columns, float* row) {
-  LoadWords<Words>(words, columns, row);
+  LoadWords<Lanes>(words, columns, row);
   std::fill(row + columns, row + (columns + kTile - 1) / kTile * kTile, std::numeric_limits<float>::quiet_NaN());
 }
 
-template <typename Words>
+template <typename Lanes>
 void LoadTileOf(const uint8_t* words, size_t row_bytes, size_t rows, size_t columns, float* tile) {
   std::fill(tile + rows * kTile, tile + kTile * kTile, std::numeric_limits<float>::quiet_NaN());
   for (size_t r = 0; r < rows; ++r) {
-    LoadRowOf<Words>(words + r * row_bytes, columns, tile + r * kTile);
+    LoadRowOf<Lanes>(words + r * row_bytes, columns, tile + r * kTile);
   }
 }
 
@@ -281,7 +194,7 @@ HWY_INLINE VF SpreadValue(F32 d, const float* values, size_t run, size_t column)
   }
 }
 
-template <typename Words, Spread kSpread>
+template <typename Lanes, Spread kSpread>
 void DequantiseSpread(const uint8_t* codes, size_t columns, float centre, const float* steps, const float* offsets,
                       uint8_t* words) {
   constexpr bool kRun = kSpread == Spread::kPerRun;
@@ -295,41 +208,42 @@ void DequantiseSpread(const uint8_t* codes, size_t columns, float centre, const 
       const VF index = hn::Sub(hn::ConvertTo(d, code), middle);
       const VF step = SpreadValue<kRowStep, kRun>(d, steps, run, c);
       // The product is exact, so this rounds once, fused or not.
-      Words::Store(hn::MulAdd(index, step, SpreadValue<false, kRun>(d, offsets, run, c)), words + at * Words::kSize);
+      Lanes::StoreNumber(hn::MulAdd(index, step, SpreadValue<false, kRun>(d, offsets, run, c)), d,
+                         words + at * Lanes::kSize);
     }
   }
 }
 
-template <typename Words>
+template <typename Lanes>
 void DequantiseWords(const uint8_t* codes, size_t columns, float centre, Spread spread, const float* steps,
                      const float* offsets, uint8_t* words) {
   switch (spread) {
     case Spread::kPerColumn:
-      return DequantiseSpread<Words, Spread::kPerColumn>(codes, columns, centre, steps, offsets, words);
+      return DequantiseSpread<Lanes, Spread::kPerColumn>(codes, columns, centre, steps, offsets, words);
     case Spread::kPerRun:
-      return DequantiseSpread<Words, Spread::kPerRun>(codes, columns, centre, steps, offsets, words);
+      return DequantiseSpread<Lanes, Spread::kPerRun>(codes, columns, centre, steps, offsets, words);
     case Spread::kRowStepColumnOffset:
-      return DequantiseSpread<Words, Spread::kRowStepColumnOffset>(codes, columns, centre, steps, offsets, words);
+      return DequantiseSpread<Lanes, Spread::kRowStepColumnOffset>(codes, columns, centre, steps, offsets, words);
   }
 }
 
 // What is dispatched to: types and choices become template arguments here.
 float MaxMagnitudeT(DType dtype, const uint8_t* words, size_t n, float limit) {
-  if (dtype == DType::kBf16) return MaxMagnitudeOf<Bf16Words>(words, n, limit);
-  if (dtype == DType::kF16) return MaxMagnitudeOf<F16Words>(words, n, limit);
-  return MaxMagnitudeOf<F32Words>(words, n, limit);
+  if (dtype == DType::kBf16) return MaxMagnitudeOf<Bf16Lanes>(words, n, limit);
+  if (dtype == DType::kF16) return MaxMagnitudeOf<F16Lanes>(words, n, limit);
+  return MaxMagnitudeOf<F32Lanes>(words, n, limit);
 }
 
 void LoadTileT(DType dtype, const uint8_t* words, size_t row_bytes, size_t rows, size_t columns, float* tile) {
-  if (dtype == DType::kBf16) return LoadTileOf<Bf16Words>(words, row_bytes, rows, columns, tile);
-  if (dtype == DType::kF16) return LoadTileOf<F16Words>(words, row_bytes, rows, columns, tile);
-  LoadTileOf<F32Words>(words, row_bytes, rows, columns, tile);
+  if (dtype == DType::kBf16) return LoadTileOf<Bf16Lanes>(words, row_bytes, rows, columns, tile);
+  if (dtype == DType::kF16) return LoadTileOf<F16Lanes>(words, row_bytes, rows, columns, tile);
+  LoadTileOf<F32Lanes>(words, row_bytes, rows, columns, tile);
 }
 
 void LoadRowT(DType dtype, const uint8_t* words, size_t columns, float* row) {
-  if (dtype == DType::kBf16) return LoadRowOf<Bf16Words>(words, columns, row);
-  if (dtype == DType::kF16) return LoadRowOf<F16Words>(words, columns, row);
-  LoadRowOf<F32Words>(words, columns, row);
+  if (dtype == DType::kBf16) return LoadRowOf<Bf16Lanes>(words, columns, row);
+  if (dtype == DType::kF16) return LoadRowOf<F16Lanes>(words, columns, row);
+  LoadRowOf<F32Lanes>(words, columns, row);
 }
 
 uint32_t QuantiseT(const float* tile, size_t rows, GroupAxis axis, const LatticeTile& lattice, uint8_t* codes,
@@ -348,9 +262,9 @@ void UnpackT(int bits, const uint8_t* packed, size_t count, uint8_t* codes) {
 
 void DequantiseT(DType dtype, const uint8_t* codes, size_t columns, float centre, Spread spread, const float* steps,
                  const float* offsets, uint8_t* words) {
-  if (dtype == DType::kBf16) return DequantiseWords<Bf16Words>(codes, columns, centre, spread, steps, offsets, words);
-  if (dtype == DType::kF16) return DequantiseWords<F16Words>(codes, columns, centre, spread, steps, offsets, words);
-  DequantiseWords<F32Words>(codes, columns, centre, spread, steps, offsets, words);
+  if (dtype == DType::kBf16) return DequantiseWords<Bf16Lanes>(codes, columns, centre, spread, steps, offsets, words);
+  if (dtype == DType::kF16) return DequantiseWords<F16Lanes>(codes, columns, centre, spread, steps, offsets, words);
+  DequantiseWords<F32Lanes>(codes, columns, centre, spread, steps, offsets, words);
 }
 
 }  // namespace HWY_NAMESPACE

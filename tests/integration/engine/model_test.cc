@@ -1,5 +1,6 @@
 #include "integration/engine/model.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/engine/safetensors.h"
+#include "integration/engine/space.h"
 #include "integration/process/child_process.h"
 #include "storage/base/status.h"
 #include "storage/format/digest.h"
@@ -42,7 +44,9 @@ TEST_P(FixtureTest, LogitsEqualAnIndependentForwardPass) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, FixtureTest, testing::Values("gqa_f32", "scaled_bf16", "tied_f16", "sharded_bf16"),
+INSTANTIATE_TEST_SUITE_P(Models, FixtureTest,
+                         testing::Values("gqa_f32", "scaled_bf16", "tied_f16", "sharded_bf16", "qwen2_bf16",
+                                         "qwen3_f32", "llama3_bf16", "yarn_bf16", "ntk_f16", "nope_bf16"),
                          [](const auto& test) { return test.param; });
 
 class LoadTest : public testing::Test {
@@ -81,6 +85,34 @@ TEST_F(LoadTest, RevisionChangesWithTheConfig) {
 TEST_F(LoadTest, NamesTheTensorThatIsMissing) {
   EditConfig("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
   EXPECT_THAT(Error(), HasSubstr("model.layers.2.input_layernorm.weight"));
+}
+
+TEST_F(LoadTest, NamesTheTensorThatIsNoPartOfTheModel) {
+  EditConfig("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+  EXPECT_THAT(Error(), HasSubstr("tensor 'model.layers.1."));
+}
+
+TEST_F(LoadTest, NamesTheBiasThatIsMissing) {
+  EditConfig("\"llama\"", "\"qwen2\"");
+  EXPECT_THAT(Error(), HasSubstr("no tensor 'model.layers.0.self_attn.q_proj.bias'"));
+}
+
+TEST_F(LoadTest, NamesTheNormThatIsMissing) {
+  EditConfig("\"llama\"", "\"qwen3\", \"head_dim\": 8");
+  EXPECT_THAT(Error(), HasSubstr("no tensor 'model.layers.0.self_attn.q_norm.weight'"));
+}
+
+// A model whose biases are left out gives plausible nonsense.
+TEST_F(LoadTest, RefusesBiasesAndNormsThatTheConfigDoesNotHave) {
+  for (const auto& [fixture, family] : {std::pair("qwen2_bf16", "qwen2"), std::pair("qwen3_f32", "qwen3")}) {
+    for (const char* file : {"config.json", "model.safetensors"}) {
+      std::filesystem::copy_file(FixturePath(fixture) + "/" + file, directory_.path() / file,
+                                 std::filesystem::copy_options::overwrite_existing);
+    }
+    EditConfig(fmt::format("\"{}\"", family), "\"llama\"");
+    EXPECT_THAT(Error(), HasSubstr("is no part of the model that config.json describes")) << fixture;
+    EXPECT_THAT(Error(), HasSubstr("self_attn.k_")) << fixture;
+  }
 }
 
 TEST_F(LoadTest, NamesTheTensorWhoseShapeIsNotTheConfigs) {
@@ -142,6 +174,48 @@ TEST(RandomWeightsTest, SeedAndShapeDecideTheRevision) {
   EXPECT_NE(revision("layers=1,hidden=32,heads=2,vocab=48,seed=4"), base);
   EXPECT_NE(revision("layers=1,hidden=32,heads=2,vocab=49,seed=3"), base);
   EXPECT_NE(revision("layers=1,hidden=32,heads=2,vocab=48,seed=3,theta=20000"), base);
+}
+
+TEST(RandomWeightsTest, FamiliesGetBiasesAndNorms) {
+  const auto qwen2 = SmallModel("family=qwen2,layers=1,hidden=64,heads=4,kv_heads=2,vocab=48");
+  const LayerWeights& biased = qwen2->weights().layers[0];
+  ASSERT_EQ(biased.qkv_bias.size(), 128u);
+  EXPECT_TRUE(biased.q_norm.empty());
+  const auto qwen3 = SmallModel("family=qwen3,layers=1,hidden=64,heads=4,kv_heads=2,vocab=48");
+  const LayerWeights& normed = qwen3->weights().layers[0];
+  ASSERT_EQ(normed.q_norm.size(), 16u);
+  ASSERT_EQ(normed.k_norm.size(), 16u);
+  EXPECT_TRUE(normed.qkv_bias.empty());
+  for (const FloatArray* array : {&biased.qkv_bias, &normed.q_norm, &normed.k_norm}) {
+    const auto [low, high] = std::ranges::minmax(array->span());
+    EXPECT_LT(low, high) << "all the same would hide a wrong index";
+  }
+}
+
+TEST(SpaceTest, OfAPlainModelIsWhatItAlwaysWas) {
+  const auto model = SmallModel("layers=3,hidden=64,heads=4,kv_heads=2,vocab=48,theta=500");
+  KvSpace want;
+  want.model_id = "random-llama";
+  want.weights_revision = model->revision();
+  want.dtype = DType::kF16;
+  want.chunk_tokens = 32;
+  want.layers = {{.count = 3,
+                  .kv_heads = 2,
+                  .k_dim = 16,
+                  .v_dim = 16,
+                  .rope = {.kind = RopeKind::kHalfSplit, .rotary_dim = 16, .theta = 500}}};
+  EXPECT_EQ(SpaceOf(*model, {.kv_dtype = DType::kF16, .chunk_tokens = 32}), want);
+}
+
+TEST(SpaceTest, LayersWithoutRopeAreRunsOfTheirOwn) {
+  const auto model = SmallModel("layers=5,hidden=64,heads=4,vocab=48,nope_every=3,rope=yarn");
+  const KvSpace space = SpaceOf(*model, {});
+  ASSERT_EQ(space.layers.size(), 3u);
+  EXPECT_EQ(space.layers[0].count, 2u);
+  EXPECT_EQ(space.layers[0].rope, model->config().rope);
+  EXPECT_EQ(space.layers[1].count, 1u);
+  EXPECT_EQ(space.layers[1].rope, RopeSpec());
+  EXPECT_TRUE(ValidateSpace(space).ok());
 }
 
 TEST(RandomWeightsTest, RefusesAModelThatFillsTheMachine) {

@@ -94,7 +94,7 @@ TEST(KvStage, ChunksAreCopiedToWhereTheyLieAlsoWhenTheyCrossBlocks) {
   KvStage stage(space, chunks);
   stage.CopyFrom(source);
   const KvView copy = KvView::Over(space, stage.layout(), {}).value();
-  ASSERT_TRUE(copy.CheckChunks(chunks, 0).ok());
+  ASSERT_TRUE(copy.CheckChunks(chunks).ok());
   ASSERT_TRUE(copy.CheckHoldsAllHeads().ok());
   for (const ChunkRef& chunk : chunks) {
     for (const SlabInfo& slab : SlabsOf(space, chunk.tokens)) {

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Trains a byte-level language model on text that every Debian system has, and measures reuse and blending by log-loss.
+
+  bytes.py --out bytes-1           writes config.json, model.safetensors, train.log
+  bytes.py --evaluate bytes-1
+
+Tokens are as integration/engine/tokenizer.h has them: a byte each, 256 begins a sequence. A prompt is four consecutive
+passages of one document, each beginning with 256 so that every passage looks the same wherever it stands; what is
+measured is the log-loss of the last passage, which is always computed, given the three before it.
+
+Training text: the Python library's sources (Debian's libpython3.*-stdlib and -minimal) and the licences in
+/usr/share/common-licenses (base-files) but for those measured on. Measured on: GPL-3 and CC0-1.0 of base-files, whose
+lines are left out of the training text wherever they occur.
+"""
+
+import argparse
+import glob
+import math
+import os
+import time
+
+import numpy as np
+import torch
+
+import llama
+
+BOS, VOCAB = 256, 260
+PASSAGES, LENGTH = 4, 96  # rows of a passage, its BOS included
+LICENCES = "/usr/share/common-licenses"
+MEASURED = ["GPL-3", "CC0-1.0"]
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def measured_text():
+    return [read(os.path.join(LICENCES, name)) for name in MEASURED]
+
+
+def training_text():
+    """Documents as byte arrays, long enough for a prompt, none with a line of the measured ones."""
+    library = os.path.dirname(os.__file__)
+    paths = sorted(glob.glob(os.path.join(library, "*.py")) + glob.glob(os.path.join(library, "[a-z]*", "*.py")))
+    paths = [path for path in paths if "/test" not in path and "-packages" not in path and "/encodings/" not in path]
+    paths += sorted(os.path.join(LICENCES, name) for name in os.listdir(LICENCES)
+                    if name not in MEASURED and not os.path.islink(os.path.join(LICENCES, name)))
+    held = {line.strip() for text in measured_text() for line in text.splitlines() if len(line.strip()) >= 20}
+    documents = []
+    for path in paths:
+        lines = [line for line in read(path).splitlines(keepends=True) if line.strip() not in held]
+        text = np.frombuffer(b"".join(lines), np.uint8).astype(np.int64)
+        if len(text) > PASSAGES * LENGTH:
+            documents.append(text)
+    return documents
+
+
+def draw(random, documents, weights, batch):
+    """Prompts [batch, PASSAGES × LENGTH] of consecutive passages."""
+    prompts = np.full((batch, PASSAGES, LENGTH), BOS)
+    size = PASSAGES * (LENGTH - 1)
+    for i, chosen in enumerate(random.choice(len(documents), batch, p=weights)):
+        begin = random.integers(0, len(documents[chosen]) - size + 1)
+        prompts[i, :, 1:] = documents[chosen][begin:begin + size].reshape(PASSAGES, LENGTH - 1)
+    return torch.from_numpy(prompts.reshape(batch, -1))
+
+
+def losses(logits, tokens):
+    """Log-loss of each token given the row before it; a passage's BOS says nothing and counts for nothing."""
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    return loss[tokens[:, 1:] != BOS]
+
+
+def train(model, seed, steps, batch, log):
+    random = np.random.default_rng(seed)
+    documents = training_text()
+    sizes = np.array([len(text) for text in documents], np.float64)
+    log(f"{len(documents)} documents, {sizes.sum() / 1e6:.1f} MB")
+    peak = 2e-3
+    adam = llama.optimizer(model, peak)
+    begin, seen = time.monotonic(), []
+    for step in range(steps):
+        tokens = draw(random, documents, sizes / sizes.sum(), batch)
+        for group in adam.param_groups:
+            group["lr"] = llama.learning_rate(step, steps, peak)
+        loss = losses(model.forward(tokens), tokens).mean()
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+        seen.append(loss.item())
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            log(f"step {step + 1} bits a byte {np.mean(seen) / math.log(2):.4f} seconds {time.monotonic() - begin:.0f}")
+            seen = []
+
+
+def evaluate(model, seed, count, log):
+    """Bits a byte of the last passage, and the share of the gap, plain reuse to full prefill, that a policy closes."""
+    layers = range(1, model.layers - 1)
+    policies = [("full prefill", [(0, 1.0)], "k"), ("plain reuse", [], "k")]
+    policies += [(f"K 15 % at layer {i}", [(i, 0.15)], "k") for i in layers]
+    policies += [(f"V 15 % at layer {i}", [(i, 0.15)], "v") for i in layers]
+    policies += [(f"random 15 % at layer {i}", [(i, 0.15)], "random") for i in layers]
+    policies += [("first rows of each chunk 15 %", [(0, 0.15)], "first")]
+    documents = [np.frombuffer(text, np.uint8).astype(np.int64) for text in measured_text()]
+    sizes = np.array([len(text) for text in documents], np.float64)
+    prompts = draw(np.random.default_rng(seed), documents, sizes / sizes.sum(), count)
+    random = torch.Generator().manual_seed(seed)
+    sums = np.zeros(len(policies))
+    with torch.no_grad():
+        for some in prompts.split(16):
+            *segments, tail = some.chunk(PASSAGES, 1)
+            cache = llama.reuse_cache(model, segments)
+            for i, (_, schedule, selection) in enumerate(policies):
+                logits = llama.blended(model, segments, tail, schedule, selection, LENGTH, random, cache)
+                sums[i] += losses(logits, tail).sum().item()
+    bits = sums / (count * (LENGTH - 1)) / math.log(2)
+    log(f"bits a byte of the last of {PASSAGES} passages of {', '.join(MEASURED)}, {count} prompts; the first is exact")
+    for (name, _, _), value in zip(policies, bits):
+        log(f"{name:32s} {value:.4f} closes {100 * (bits[1] - value) / (bits[1] - bits[0]):6.1f} %")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--out", help="folder for config.json, model.safetensors and train.log")
+    arguments.add_argument("--evaluate", metavar="FOLDER", help="measure the model of a folder; train nothing")
+    arguments.add_argument("--steps", type=int, default=2000)
+    arguments.add_argument("--layers", type=int, default=6)
+    arguments.add_argument("--batch", type=int, default=6)
+    arguments.add_argument("--prompts", type=int, default=200)
+    flags = arguments.parse_args()
+    if (flags.out is None) == (flags.evaluate is None):
+        arguments.error("give --out or --evaluate")
+    llama.single_thread()
+    if flags.evaluate:
+        evaluate(llama.load(flags.evaluate), flags.seed, flags.prompts, lambda line: print(line, flush=True))
+        return
+    os.makedirs(flags.out, exist_ok=True)
+    with open(os.path.join(flags.out, "train.log"), "w") as file:
+        def log(line):
+            print(line, flush=True)
+            file.write(line + "\n")
+            file.flush()
+
+        log(f"bytes.py --seed {flags.seed} --steps {flags.steps} --layers {flags.layers} --batch {flags.batch}; "
+            f"PyTorch {torch.__version__}, NumPy {np.__version__}, 1 thread")
+        model = llama.Llama(VOCAB, 128, 352, flags.layers, heads=8, max_positions=2048, seed=flags.seed)
+        train(model, flags.seed, flags.steps, flags.batch, log)
+        model.round_to_float16()
+        model.save(flags.out, os.path.basename(os.path.normpath(flags.out)))
+        evaluate(model, flags.seed, flags.prompts, log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+#include "integration/engine/blend_prompt.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "integration/engine/blend_pass.h"
+#include "integration/engine/blend_trial.h"
+#include "integration/engine/kdn_session.h"
+#include "integration/engine/space.h"
+#include "storage/base/status.h"
+#include "tests/integration/engine/fixtures.h"
+
+namespace kdn::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kChunk = 16;
+
+double RelativeDifference(std::span<const float> a, std::span<const float> b) {
+  double most = 0;
+  double scale = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    scale = std::max(scale, std::abs(static_cast<double>(b[i])));
+  }
+  return most / scale;
+}
+
+class BlendPromptTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    store_ = std::shared_ptr<TieredStore>(TieredStore::Open({}).value());
+    SetModel("layers=4,hidden=64,heads=4,kv_heads=2,intermediate=96,vocab=260,seed=7");
+  }
+  void SetModel(const std::string& spec) {
+    model_ = SmallModel(spec);
+    client_ = Client::Create(SpaceOf(*model_, Options(1)), MakeEmbeddedTransport(store_)).value();
+  }
+  static SessionOptions Options(uint32_t capacity) {
+    return {.kv_dtype = DType::kF32, .chunk_tokens = kChunk, .capacity = capacity};
+  }
+  SegmentedPrompt DrawPrompt(uint32_t seed, std::vector<uint32_t> segments, uint32_t question) {
+    std::mt19937 random(seed);
+    const auto draw = [&](uint32_t count) {
+      std::vector<Token> tokens(count);
+      for (Token& token : tokens) token = static_cast<Token>(random() % 256);
+      return tokens;
+    };
+    SegmentedPrompt prompt;
+    for (const uint32_t tokens : segments) prompt.segments.push_back(draw(tokens));
+    prompt.question = draw(question);
+    return prompt;
+  }
+  void StoreAll(const SegmentedPrompt& prompt) {
+    for (const std::vector<Token>& segment : prompt.segments) {
+      const StoreReport stored = StoreSegment(model_, Options(1), *client_, segment, {}).value();
+      ASSERT_EQ(stored.Stored(), stored.chunks.size());
+    }
+  }
+  BlendProfile ProfileAt(uint32_t layer, double ratio) const {
+    return {.space = client_->space_id(),
+            .model = "m",
+            .schedule = {.checks = {{.layer = layer, .ratio = ratio}}},
+            .floor = ratio,
+            .quality = {.metric = "m", .full = 1, .plain_reuse = 0, .blended = 1, .random = 0, .prompts = 1},
+            .tolerance = 0.01,
+            .passed = true,
+            .made_by = "test"};
+  }
+  std::vector<float> FullPrefill(const SegmentedPrompt& prompt) const {
+    const std::vector<Token> tokens = prompt.Tokens();
+    const auto session = NewSession(model_, Options(static_cast<uint32_t>(tokens.size())));
+    EXPECT_TRUE(session->Append(tokens).ok());
+    return {session->logits().begin(), session->logits().end()};
+  }
+  struct Result {
+    BlendRun run;
+    std::vector<float> logits;
+  };
+  Result Run(const SegmentedPrompt& prompt, const BlendRunOptions& options) {
+    const auto session = NewSession(model_, Options(static_cast<uint32_t>(prompt.Tokens().size()) + 4));
+    absl::StatusOr<BlendRun> run = RunBlended(*session, *client_, prompt, options);
+    EXPECT_TRUE(run.ok()) << run.status();
+    Result result{*std::move(run), {session->logits().begin(), session->logits().end()}};
+    EXPECT_TRUE(session->Append({session->Greedy()}).ok()) << "decoding goes on behind the prompt";
+    return result;
+  }
+
+  std::shared_ptr<TieredStore> store_;
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<Client> client_;
+};
+
+TEST_F(BlendPromptTest, RatioOneEqualsAFullPrefill) {
+  std::mt19937 random(3);
+  const auto below = [&](uint32_t limit) { return static_cast<uint32_t>(random() % limit); };
+  const char* const kModels[] = {
+      "layers=3,hidden=64,heads=4,kv_heads=2,intermediate=96,vocab=260,seed=7",
+      "layers=4,hidden=48,heads=6,kv_heads=1,intermediate=80,vocab=260,seed=8",
+      "layers=3,hidden=64,heads=4,kv_heads=4,intermediate=96,vocab=260,rope_factor=2,seed=9",
+  };
+  for (uint32_t trial = 0; trial < 12; ++trial) {
+    SetModel(kModels[trial % std::size(kModels)]);
+    std::vector<uint32_t> segments(1 + below(4));
+    for (uint32_t& tokens : segments) tokens = 1 + below(50);
+    const SegmentedPrompt prompt = DrawPrompt(trial, segments, 1 + below(6));
+    for (size_t i = 0; i < segments.size(); ++i) {  // a segment that is not stored is a gap
+      if (below(4) != 0) StoreAll({.segments = {prompt.segments[i]}});
+    }
+    const BlendProfile profile = ProfileAt(below(3), 1.0);
+    const Result result = Run(prompt, {.profile = &profile});
+    EXPECT_TRUE(result.run.blended);
+    EXPECT_LT(RelativeDifference(result.logits, FullPrefill(prompt)), 1e-4) << trial;
+  }
+}
+
+TEST_F(BlendPromptTest, ASmallRatioComputesFewRowsAndIsNotExact) {
+  const SegmentedPrompt prompt = DrawPrompt(1, {40, 40, 40}, 5);
+  StoreAll(prompt);
+  const BlendProfile profile = ProfileAt(1, 0.15);
+  const Result result = Run(prompt, {.profile = &profile});
+  EXPECT_TRUE(result.run.blended);
+  EXPECT_EQ(result.run.blend.exact_tokens, 40u);
+  EXPECT_EQ(result.run.blend.kept.back(), 12u);
+  EXPECT_EQ(result.run.loaded.used, 9u) << "short last chunks included";
+  EXPECT_GT(RelativeDifference(result.logits, FullPrefill(prompt)), 1e-4);
+}
+
+TEST_F(BlendPromptTest, WithoutAProfileThatPassedNothingIsBlended) {
+  const SegmentedPrompt prompt = DrawPrompt(2, {40, 40}, 5);
+  StoreAll(prompt);
+  const std::vector<float> full = FullPrefill(prompt);
+  const auto expect_full = [&](const BlendProfile* profile, const std::string& why) {
+    const Result result = Run(prompt, {.profile = profile});
+    EXPECT_FALSE(result.run.blended);
+    EXPECT_THAT(result.run.why, HasSubstr("nothing is blended"));
+    EXPECT_THAT(result.run.why, HasSubstr(why));
+    EXPECT_LT(RelativeDifference(result.logits, full), 1e-4);
+    EXPECT_EQ(result.run.blend.exact_tokens, 85u);
+    EXPECT_EQ(result.run.blend.fresh_tokens, 45u) << "the first segment is exact, and reused";
+  };
+  expect_full(nullptr, "no profile was given");
+  BlendProfile failed = ProfileAt(1, 0.15);
+  failed.quality.blended = 0.5;
+  failed.passed = false;
+  expect_full(&failed, "");
+  BlendProfile other = ProfileAt(1, 0.15);
+  other.space.bytes[0] ^= 1;
+  expect_full(&other, "");
+}
+
+TEST_F(BlendPromptTest, WhatWasBlendedIsNeverStored) {
+  const SegmentedPrompt prompt = DrawPrompt(3, {48, 48}, 5);
+  StoreAll(prompt);
+  const StoreStats before = store_->Stats();
+  const BlendProfile profile = ProfileAt(1, 0.15);
+  Run(prompt, {.profile = &profile});
+  EXPECT_EQ(store_->Stats().memory.chunks, before.memory.chunks);
+  const PrefixHit hit = client_->LookupPrefix(prompt.Tokens(), {});
+  EXPECT_EQ(hit.hits, 3u) << "only the first segment is held as the prompt's front";
+}
+
+TEST_F(BlendPromptTest, ASegmentThatIsStoredIsExactForWhoeverMeetsItAtTheFront) {
+  const SegmentedPrompt prompt = DrawPrompt(4, {48}, 5);
+  StoreAll(prompt);
+  const auto session = NewSession(model_, Options(64));
+  const PromptReport report = RunPrompt(*session, client_.get(), prompt.Tokens(), {}).value();
+  EXPECT_EQ(report.reused_tokens, 48u);
+}
+
+TEST_F(BlendPromptTest, AControllerLearnsAndSaysWhy) {
+  const SegmentedPrompt prompt = DrawPrompt(5, {48, 48, 48}, 5);
+  StoreAll(prompt);
+  const BlendProfile profile = ProfileAt(1, 0.15);
+  RatioController controller;
+  for (int i = 0; i < 3; ++i) {
+    const Result result = Run(prompt, {.profile = &profile, .controller = &controller});
+    EXPECT_FALSE(result.run.why.empty());
+    EXPECT_GE(result.run.ratio, 0.15);
+  }
+  EXPECT_TRUE(controller.LayerSeconds(10, 100).has_value());
+  EXPECT_TRUE(controller.BytesPerSecond(TierKind::kMemory).has_value());
+}
+
+TEST_F(BlendPromptTest, MisuseIsRefused) {
+  const SegmentedPrompt prompt = DrawPrompt(6, {20}, 5);
+  const auto session = NewSession(model_, Options(64));
+  EXPECT_THAT(MessageOf(RunBlended(*session, *client_, {.segments = prompt.segments}, {}).status()),
+              HasSubstr("no question"));
+  ASSERT_TRUE(session->Append({1, 2}).ok());
+  EXPECT_THAT(MessageOf(RunBlended(*session, *client_, prompt, {}).status()), HasSubstr("already holds 2 tokens"));
+  EXPECT_THAT(MessageOf(StoreSegment(model_, Options(1), *client_, {}, {}).status()), HasSubstr("no tokens"));
+  const auto small = NewSession(model_, Options(24));
+  EXPECT_FALSE(RunBlended(*small, *client_, prompt, {}).ok());
+}
+
+TEST_F(BlendPromptTest, ATrialMeasuresAnswersAndLosses) {
+  const SegmentedPrompt prompt = DrawPrompt(7, {20, 20}, 3);
+  const std::vector<float> full = FullPrefill(prompt);
+  const auto likeliest = static_cast<Token>(std::ranges::max_element(full) - full.begin());
+  std::vector<BlendSample> samples = {{prompt, {likeliest}}, {prompt, {likeliest == 0 ? 1U : 0U}}};
+  const auto right = PromptTrial::Create(model_, samples, {.kv_dtype = DType::kF32}).value();
+  EXPECT_EQ(right->Measure({}).value(), 0.5);
+  const auto loss =
+      PromptTrial::Create(model_, {samples[0]}, {.measure = TrialMeasure::kLogLoss, .kv_dtype = DType::kF32}).value();
+  double sum = 0;
+  for (const float logit : full) sum += std::exp(static_cast<double>(logit) - static_cast<double>(full[likeliest]));
+  EXPECT_NEAR(loss->Measure({}).value(), std::log(sum), 1e-3);
+  EXPECT_NE(loss->Measure({.checks = {{.layer = 0, .ratio = 0}}}).value(), loss->Measure({}).value());
+  EXPECT_EQ(loss->Measure({}).value(), loss->Measure({}).value());
+  EXPECT_THAT(MessageOf(PromptTrial::Create(model_, {{prompt, {}}}, {}).status()),
+              HasSubstr("sample 0: it has no answer"));
+}
+
+}  // namespace
+}  // namespace kdn::engine
