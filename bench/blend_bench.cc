@@ -11,6 +11,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,20 @@
 namespace kdn::bench {
 namespace {
 
+// The committed models of the task, by name.
+std::vector<std::string> TrackingModels() {
+  std::vector<std::string> models;
+  for (const auto& entry : std::filesystem::directory_iterator(KDN_BLEND_MODELS)) {
+    if (entry.path().filename().string().starts_with("tracking-")) models.push_back(entry.path().string());
+  }
+  std::sort(models.begin(), models.end());
+  return models;
+}
+
 int Main(int argc, char** argv) {
   std::vector<std::string> parts = {"quality", "speed"};
   BlendQualityOptions quality;
-  for (const char* seed : {"1", "2", "3"}) quality.models.push_back(std::string(KDN_BLEND_MODELS "/tracking-") + seed);
+  quality.models = TrackingModels();
   BlendSpeedOptions speed;
   speed.node = NodeProcess::DefaultProgram();
   CLI::App app("Quality and speed of blending.");

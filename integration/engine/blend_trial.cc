@@ -66,8 +66,9 @@ absl::StatusOr<PromptTrial::Prepared> PromptTrial::Prepare(BlendSample sample) c
     KDN_ASSIGN_OR_RETURN(const KvCache alone,
                          PrefillKv(model_, sample.prompt.segments[i], options_.kv_dtype, options_.threads));
     for (uint32_t layer = 0; layer < whole.layers(); ++layer) {
-      std::memcpy(prepared.kv[2 * layer].data() + segment.begin * row, alone.k(layer), segment.tokens * row);
-      std::memcpy(prepared.kv[2 * layer + 1].data() + segment.begin * row, alone.v(layer), segment.tokens * row);
+      std::memcpy(prepared.kv[size_t{2} * layer].data() + segment.begin * row, alone.k(layer), segment.tokens * row);
+      std::memcpy(prepared.kv[size_t{2} * layer + 1].data() + segment.begin * row, alone.v(layer),
+                  segment.tokens * row);
     }
     prepared.runs.push_back(
         {.begin = segment.begin, .tokens = segment.tokens, .source = 0, .segment = i, .exact = i == 0});
@@ -79,8 +80,8 @@ absl::StatusOr<double> PromptTrial::Score(Prepared& prepared, const BlendSchedul
   KvCache& cache = prepared.session->kv();
   cache.set_length(0);
   for (uint32_t layer = 0; layer < cache.layers(); ++layer) {
-    std::memcpy(cache.k(layer), prepared.kv[2 * layer].data(), prepared.kv[2 * layer].size());
-    std::memcpy(cache.v(layer), prepared.kv[2 * layer + 1].data(), prepared.kv[2 * layer + 1].size());
+    std::memcpy(cache.k(layer), prepared.kv[size_t{2} * layer].data(), prepared.kv[size_t{2} * layer].size());
+    std::memcpy(cache.v(layer), prepared.kv[size_t{2} * layer + 1].data(), prepared.kv[size_t{2} * layer + 1].size());
   }
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<BlendPass> pass, BlendPass::Create(*prepared.session));
   BlendFromMemory source;
