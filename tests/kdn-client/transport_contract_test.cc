@@ -258,6 +258,26 @@ TEST_P(TransportContract, ChunksGoWhereTheDestinationSays) {
   }
 }
 
+TEST_P(TransportContract, EachChunkMayGoSomewhereElse) {
+  const KvSpace space = TinySpace();
+  const std::unique_ptr<Client> client = ClientOf(space);
+  const EngineMemory computed = EngineMemory::WithKv(space, kTokens);
+  StoreAll(*client, computed);
+
+  // Each chunk 3 tokens further from where it was than the one before.
+  EngineMemory fetched(space, kTokens + 15);
+  EXPECT_TRUE(FetchAll(*client, fetched, {.destination_tokens = {3, 6, 9, 12, 15}, .layer_major = true}).AllReady());
+  for (size_t layer = 0; layer < 4; ++layer) {
+    for (uint32_t chunk = 0; chunk < 5; ++chunk) {
+      const uint32_t at = chunk * kChunkTokens;
+      const uint32_t to = at + 3 * (chunk + 1);
+      const uint32_t tokens = std::min(kChunkTokens, kTokens - at);
+      EXPECT_EQ(fetched.Rows(layer, to, tokens), computed.Rows(layer, at, tokens));
+      EXPECT_TRUE(fetched.IsZero(layer, to - 3, 3));
+    }
+  }
+}
+
 TEST_P(TransportContract, AMissingChunkDoesNotFailTheOthers) {
   const KvSpace space = TinySpace();
   const std::unique_ptr<Client> client = ClientOf(space);
