@@ -9,7 +9,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -270,8 +269,7 @@ LineChart ChartOf(const std::vector<SizeCosts>& sizes, LineChart chart, size_t s
 }
 
 absl::Status WriteCharts(const std::vector<SizeCosts>& sizes) {
-  const char* results = std::getenv("KDN_BENCH_RESULTS");
-  const std::string directory = results != nullptr ? results : "bench/results";
+  const std::string directory = ResultsDirectory();
   LineChart costs("What a cluster costs as it grows", "nodes (log)", "");
   costs.AddSeries("kdn", "#d62728", /*dashed=*/false, /*bold=*/true);
   KDN_RETURN_IF_ERROR(

@@ -1,4 +1,4 @@
-// NodeProcess: a kdn-node of a benchmark, memory only, ended by the destructor.
+// NodeProcess: a kdn-node of a benchmark, memory only unless told otherwise, ended by the destructor.
 //
 //   KDN_ASSIGN_OR_RETURN(const NodeProcess node, NodeProcess::Start(options.node));
 //   MakeRemoteTransport(node.endpoint().ToString());
@@ -19,13 +19,19 @@
 
 namespace kdn::bench {
 
+struct NodeStorage {
+  std::string memory_bytes = "4GiB";
+  std::string disk_path;  // empty: no disk; removed by whoever made it
+};
+
 class NodeProcess {
  public:
   // The kdn-node that was built together with this program.
   static std::string DefaultProgram();
 
   // UNAVAILABLE or DEADLINE_EXCEEDED when it does not come up.
-  static absl::StatusOr<NodeProcess> Start(const std::string& program, const ServerPlace& place = {});
+  static absl::StatusOr<NodeProcess> Start(const std::string& program, const ServerPlace& place = {},
+                                           const NodeStorage& storage = {});
 
   const Endpoint& endpoint() const { return endpoint_; }
   pid_t id() const { return process_.id(); }

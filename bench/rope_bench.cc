@@ -7,7 +7,6 @@
 // over elements, as a reference engine's scalar code rotates. Time is the thread's processor time; medians count.
 
 #include <fmt/core.h>
-#include <time.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -24,6 +23,7 @@
 #include "bench/report.h"
 #include "kdn-client/blend/rope.h"
 #include "kdn-client/element_copy.h"
+#include "kdn-client/processor_time.h"
 #include "storage/base/status.h"
 
 namespace kdn::bench {
@@ -37,12 +37,6 @@ struct Options {
 constexpr size_t kTokens = 256, kHeads = 8;
 constexpr uint32_t kDim = 128;
 constexpr int64_t kMove = 1000;
-
-double CpuSeconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 // --- The scalar peer ------------------------------------------------------------------------------------------------
 
@@ -149,7 +143,8 @@ class Bench {
       for (size_t at = 0; at + slab <= keys_.size(); at += slab) rotate(&keys_[at]);
     };
     std::vector<double> rotated, copied, scalar;
-    for (double begin = CpuSeconds(); rotated.size() < 3 || CpuSeconds() - begin < options_.seconds;) {
+    const absl::Duration enough = ThreadProcessorTime() + absl::Seconds(options_.seconds);
+    while (rotated.size() < 3 || ThreadProcessorTime() < enough) {
       rotated.push_back(Rate([&] { each_slab([&](uint8_t* keys) { rotation.Rotate(dtype, keys, layout.shape); }); }));
       copied.push_back(Rate([&] { std::memcpy(copy_.data(), keys_.data(), keys_.size()); }));
       scalar.push_back(
@@ -192,9 +187,9 @@ class Bench {
   }
 
   double Rate(const std::function<void()>& run) const {
-    const double begin = CpuSeconds();
+    const absl::Duration begin = ThreadProcessorTime();
     run();
-    return static_cast<double>(keys_.size()) / (CpuSeconds() - begin) / 1e9;
+    return static_cast<double>(keys_.size()) / absl::ToDoubleSeconds(ThreadProcessorTime() - begin) / 1e9;
   }
 
   const Options options_;

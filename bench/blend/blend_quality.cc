@@ -87,10 +87,9 @@ absl::Status MeasureBlendQuality(const BlendQualityOptions& options, Report& rep
       if (by_key > key_right) random_right = by_chance;  // at the layer where K is best
       key_right = std::max(key_right, by_key);
     }
-    KDN_ASSIGN_OR_RETURN(const double first_right,
-                         measure("first tokens of segments", {.policy = BlendPolicy::kFirstTokens,
-                                                              .checks = {{.layer = 0, .ratio = options.ratio}}}));
-    (void)first_right;
+    KDN_RETURN_IF_ERROR(measure("first tokens of segments",
+                                {.policy = BlendPolicy::kFirstTokens, .checks = {{.layer = 0, .ratio = options.ratio}}})
+                            .status());
     KDN_ASSIGN_OR_RETURN(const double calibrated, measure("calibrated", WithRatio(profile.schedule, profile.floor)));
     report.AddRow({{"model", std::filesystem::path(directory).filename().string()},
                    {"by", "calibration"},

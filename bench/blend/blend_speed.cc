@@ -4,16 +4,13 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <random>
-#include <sstream>
 #include <utility>
 
 #include "bench/line_chart.h"
-#include "integration/engine/blend_pass.h"
+#include "bench/node_process.h"
 #include "integration/engine/blend_prompt.h"
-#include "integration/engine/kdn_session.h"
 #include "integration/engine/space.h"
 #include "integration/process/child_process.h"
 #include "storage/base/clock.h"
@@ -25,33 +22,6 @@ namespace {
 using engine::SegmentedPrompt;
 
 constexpr absl::Duration kDeadline = absl::Seconds(60);
-
-// A kdn-node that keeps chunks in memory, or, with hardly any of that, on a disk.
-class HoldingNode {
- public:
-  static absl::StatusOr<std::unique_ptr<HoldingNode>> Start(const std::string& program, bool on_disk) {
-    auto node = std::make_unique<HoldingNode>();
-    const std::filesystem::path ports = node->directory_.path() / "ports";
-    std::vector<std::string> command = {program,       "--listen",     "127.0.0.1:0",    "--metrics-listen",       "",
-                                        "--port-file", ports.string(), "--memory-bytes", on_disk ? "1MiB" : "4GiB"};
-    if (on_disk) {
-      command.insert(command.end(),
-                     {"--disk-path", (node->directory_.path() / "disk").string(), "--disk-bytes", "8GiB"});
-    }
-    KDN_ASSIGN_OR_RETURN(ChildProcess process,
-                         ChildProcess::Start(command, (node->directory_.path() / "log").string()));
-    KDN_ASSIGN_OR_RETURN(const std::string written, WaitForFile(ports, absl::Seconds(30), process));
-    std::istringstream(written) >> node->target_;
-    node->process_.emplace(std::move(process));
-    return node;
-  }
-  const std::string& target() const { return target_; }
-
- private:
-  TemporaryDirectory directory_{"kdn-bench-blend-"};
-  std::optional<ChildProcess> process_;
-  std::string target_;
-};
 
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 double Median(const std::vector<double>& samples) { return Quantile(samples, 0.5); }
@@ -91,7 +61,7 @@ class SpeedBench {
   };
   struct Tier {
     std::string name;
-    std::unique_ptr<HoldingNode> node;
+    std::optional<NodeProcess> node;
     std::unique_ptr<Client> client;
     std::vector<Cell> cells;  // by ratio
   };
@@ -106,9 +76,13 @@ class SpeedBench {
 
   absl::Status Start(const std::string& name, bool on_disk) {
     Tier tier = {.name = name, .node = {}, .client = {}, .cells = std::vector<Cell>(options_.ratios.size())};
-    KDN_ASSIGN_OR_RETURN(tier.node, HoldingNode::Start(options_.node, on_disk));
+    // With hardly any memory, what is stored lies on the disk.
+    const NodeStorage storage = on_disk ? NodeStorage{.memory_bytes = "1MiB", .disk_path = directory_.path() / "disk"}
+                                        : NodeStorage{.disk_path = {}};
+    KDN_ASSIGN_OR_RETURN(NodeProcess node, NodeProcess::Start(options_.node, {}, storage));
+    tier.node.emplace(std::move(node));
     KDN_ASSIGN_OR_RETURN(tier.client, Client::Create(engine::SpaceOf(*model_, SessionOptions()),
-                                                     MakeRemoteTransport(tier.node->target())));
+                                                     MakeRemoteTransport(tier.node->endpoint().ToString())));
     for (const std::vector<Token>& segment : prompt_.segments) {
       KDN_ASSIGN_OR_RETURN(
           const StoreReport stored,
@@ -130,30 +104,15 @@ class SpeedBench {
     return Seconds(RealNow() - begin);
   }
 
-  struct Blended {
-    double seconds = 0;
-    BlendReport report;
-    SegmentReport loaded;
-  };
   // From having the tokens: lookup, fetch, moving keys, selection and computing, to the logits.
-  absl::StatusOr<Blended> BlendOnce(Client& client, const SegmentedPrompt& prompt, double ratio) const {
+  absl::StatusOr<engine::BlendRun> BlendOnce(Client& client, const SegmentedPrompt& prompt, double ratio) const {
     KDN_ASSIGN_OR_RETURN(const auto session, NewSession());
-    const std::vector<Token> tokens = prompt.Tokens();
-    const ContiguousKv kv = engine::ViewOf(session->kv());
-    Blended blended;
-    const absl::Time begin = RealNow();
-    KDN_ASSIGN_OR_RETURN(const auto pass, engine::BlendPass::Create(*session));
-    KDN_ASSIGN_OR_RETURN(const auto source,
-                         SegmentSource::Start(client, tokens, prompt.Segments(), kv,
-                                              {.deadline = kDeadline, .first_layer = options_.check_layer}));
-    KDN_ASSIGN_OR_RETURN(blended.report, Blend(*pass, {.tokens = tokens, .runs = source->runs(), .kv = kv}, *source,
-                                               {.schedule = ScheduleAt(ratio)}));
-    blended.seconds = Seconds(RealNow() - begin);
-    blended.loaded = source->Finish();
-    if (blended.loaded.used != blended.loaded.chunks) {
-      return Internal("{} of {} chunks came", blended.loaded.used, blended.loaded.chunks);
+    KDN_ASSIGN_OR_RETURN(engine::BlendRun run,
+                         engine::RunBySchedule(*session, client, prompt, ScheduleAt(ratio), kDeadline));
+    if (run.loaded.used != run.loaded.chunks) {
+      return Internal("{} of {} chunks came", run.loaded.used, run.loaded.chunks);
     }
-    return blended;
+    return run;
   }
 
   absl::Status Round() {
@@ -161,10 +120,10 @@ class SpeedBench {
     std::vector<std::pair<Cell*, double>> samples;
     for (Tier& tier : tiers_) {
       for (size_t i = 0; i < options_.ratios.size(); ++i) {
-        KDN_ASSIGN_OR_RETURN(const Blended blended, BlendOnce(*tier.client, prompt_, options_.ratios[i]));
+        KDN_ASSIGN_OR_RETURN(const engine::BlendRun blended, BlendOnce(*tier.client, prompt_, options_.ratios[i]));
         tier.cells[i].bytes = blended.loaded.encoded_bytes;
-        tier.cells[i].rows = blended.report.computed_rows;
-        samples.emplace_back(&tier.cells[i], blended.seconds);
+        tier.cells[i].rows = blended.blend.computed_rows;
+        samples.emplace_back(&tier.cells[i], Seconds(blended.time_to_first_token));
       }
     }
     KDN_ASSIGN_OR_RETURN(const double after, FullPrefill());
@@ -206,11 +165,12 @@ class SpeedBench {
       std::vector<double> loads;
       std::vector<double> waits;
       for (uint32_t round = 0; round < options_.rounds; ++round) {
-        KDN_ASSIGN_OR_RETURN(const Blended blended, BlendOnce(*tier.client, prompt_, options_.goal_ratio));
-        const double waited = Seconds(blended.report.waited);
+        KDN_ASSIGN_OR_RETURN(const engine::BlendRun blended, BlendOnce(*tier.client, prompt_, options_.goal_ratio));
+        const double waited = Seconds(blended.blend.waited);
         loads.push_back(Seconds(blended.loaded.load));
         waits.push_back(waited);
-        overlaps.push_back((loads.back() - waited) / std::min(loads.back(), blended.seconds - waited));
+        overlaps.push_back((loads.back() - waited) /
+                           std::min(loads.back(), Seconds(blended.time_to_first_token) - waited));
       }
       report.AddRow({{"tier", tier.name},
                      {"load, ms", 1e3 * Median(loads)},
@@ -238,8 +198,9 @@ class SpeedBench {
     for (const SegmentedPrompt& prompt : prompts) {
       KDN_ASSIGN_OR_RETURN(const double one, FullPrefill());
       full += one;
-      KDN_ASSIGN_OR_RETURN(const Blended other, BlendOnce(*tiers_.front().client, prompt, options_.goal_ratio));
-      blended += other.seconds;
+      KDN_ASSIGN_OR_RETURN(const engine::BlendRun other,
+                           BlendOnce(*tiers_.front().client, prompt, options_.goal_ratio));
+      blended += Seconds(other.time_to_first_token);
     }
     report.AddRow({{"queue", options_.queue},
                    {"full prefill, prompts/s", options_.queue / full},
@@ -272,6 +233,7 @@ class SpeedBench {
   const std::shared_ptr<const engine::Model> model_;
   SegmentedPrompt prompt_;
   uint32_t tokens_ = 0;
+  TemporaryDirectory directory_{"kdn-bench-blend-"};
   std::vector<Tier> tiers_;
   std::vector<double> full_;  // by round
 };

@@ -17,10 +17,8 @@
 #include <vector>
 
 #include "integration/blend_models/tracking_task.h"
-#include "integration/engine/blend_pass.h"
 #include "integration/engine/blend_prompt.h"
 #include "integration/engine/blend_trial.h"
-#include "integration/engine/kdn_session.h"
 #include "integration/engine/space.h"
 #include "integration/process/child_process.h"
 #include "kdn-client/blend/calibration.h"
@@ -131,16 +129,11 @@ class BlendDemo {
   }
 
   absl::Status AnswerBySchedule(const BlendSample& sample, const BlendSchedule& schedule, Tally& tally) {
-    const std::vector<Token> tokens = sample.prompt.Tokens();
-    KDN_ASSIGN_OR_RETURN(const auto session, engine::Session::Create(model_, SessionOptions(tokens.size())));
-    const ContiguousKv kv = engine::ViewOf(session->kv());
-    const absl::Time begin = RealNow();
-    KDN_ASSIGN_OR_RETURN(const auto pass, engine::BlendPass::Create(*session));
-    KDN_ASSIGN_OR_RETURN(const auto source, SegmentSource::Start(*client_, tokens, sample.prompt.Segments(), kv,
-                                                                 {.first_layer = schedule.checks.front().layer}));
-    KDN_ASSIGN_OR_RETURN(const BlendReport report, Blend(*pass, {.tokens = tokens, .runs = source->runs(), .kv = kv},
-                                                         *source, {.schedule = schedule}));
-    Count(*session, sample, RealNow() - begin, report, source->Finish(), tally);
+    KDN_ASSIGN_OR_RETURN(const auto session,
+                         engine::Session::Create(model_, SessionOptions(sample.prompt.Tokens().size())));
+    KDN_ASSIGN_OR_RETURN(const engine::BlendRun run,
+                         engine::RunBySchedule(*session, *client_, sample.prompt, schedule));
+    Count(*session, sample, run.time_to_first_token, run.blend, run.loaded, tally);
     return absl::OkStatus();
   }
 

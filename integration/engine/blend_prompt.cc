@@ -65,29 +65,89 @@ class TimedModel final : public BlendModel {
   absl::Time began_;
 };
 
-// The mean layer's KV of the runs that are moved.
-std::vector<LayerLoad> LoadsOf(const KvSpace& space, const SegmentSource& source) {
-  uint64_t token_bytes = 0;
-  for (const LayerRun& run : space.layers) {
-    token_bytes += uint64_t{run.count} * run.kv_heads * (run.k_dim + run.v_dim) * DTypeSize(space.dtype);
+// A prompt whose segments are being fetched into a session's cache.
+class SegmentedRun {
+ public:
+  static absl::StatusOr<SegmentedRun> Start(Session& session, Client& client, const SegmentedPrompt& prompt,
+                                            const BlendSchedule& schedule, const BlendRunOptions& options) {
+    if (session.kv().length() != 0) {
+      return InvalidArgument("the session already holds {} tokens; blend into an empty one", session.kv().length());
+    }
+    if (prompt.question.empty()) {
+      return InvalidArgument("the prompt has no question: give the tokens behind its segments");
+    }
+    SegmentedRun run(session, client, prompt, options);
+    KDN_ASSIGN_OR_RETURN(run.pass_, BlendPass::Create(session));
+    KDN_RETURN_IF_ERROR(run.Restart(schedule));
+    return run;
   }
-  token_bytes /= LayerCount(space);
-  std::vector<LayerLoad> loads;
-  for (size_t run = 0; run < source.runs().size(); ++run) {
-    loads.push_back({.tier = source.tiers()[run], .bytes = token_bytes * source.runs()[run].tokens});
+
+  // Gives up what is being fetched, and fetches what `schedule` needs.
+  absl::Status Restart(const BlendSchedule& schedule) {
+    source_.reset();
+    KDN_ASSIGN_OR_RETURN(
+        source_,
+        SegmentSource::Start(*client_, tokens_, segments_, kv_,
+                             {.deadline = began_ + deadline_ - RealNow(),
+                              .first_layer = schedule.checks.empty() ? UINT32_MAX : schedule.checks.front().layer,
+                              .least = least_}));
+    return absl::OkStatus();
   }
-  return loads;
-}
 
-BlendWork WorkOf(const KvSpace& space, uint32_t prompt_tokens, const SegmentSource& source) {
-  BlendWork work = {.layers = LayerCount(space), .prompt_tokens = prompt_tokens, .loads = LoadsOf(space, source)};
-  for (const ReusedRun& run : source.runs()) (run.exact ? work.exact_tokens : work.reused_tokens) += run.tokens;
-  return work;
-}
+  BlendWork Work() const {
+    const KvSpace& space = client_->space();
+    const uint32_t layers = LayerCount(space);
+    uint64_t token_bytes = 0;  // of all layers
+    for (const LayerRun& run : space.layers) {
+      token_bytes += uint64_t{run.count} * run.kv_heads * (run.k_dim + run.v_dim) * DTypeSize(space.dtype);
+    }
+    BlendWork work = {.layers = layers, .prompt_tokens = static_cast<uint32_t>(tokens_.size()), .loads = {}};
+    for (size_t i = 0; i < source_->runs().size(); ++i) {
+      const ReusedRun& run = source_->runs()[i];
+      (run.exact ? work.exact_tokens : work.reused_tokens) += run.tokens;
+      work.loads.push_back({.tier = source_->tiers()[i], .bytes = token_bytes / layers * run.tokens});
+    }
+    return work;
+  }
 
-uint32_t FirstLayer(const BlendSchedule& schedule) {
-  return schedule.checks.empty() ? UINT32_MAX : schedule.checks.front().layer;
-}
+  absl::StatusOr<BlendRun> Finish(const BlendSchedule& schedule, RatioController* controller) && {
+    BlendRun run;
+    const BlendPrompt blend = {.tokens = tokens_, .runs = source_->runs(), .kv = kv_};
+    if (controller != nullptr) {
+      TimedModel timed(*pass_, *controller);
+      KDN_ASSIGN_OR_RETURN(run.blend, Blend(timed, blend, *source_, {.schedule = schedule}));
+    } else {
+      KDN_ASSIGN_OR_RETURN(run.blend, Blend(*pass_, blend, *source_, {.schedule = schedule}));
+    }
+    run.time_to_first_token = RealNow() - began_;
+    run.loaded = source_->Finish();
+    if (controller != nullptr && run.loaded.used > 0) {
+      controller->ObserveCall(run.loaded.lookup);
+      controller->ObserveLoad(run.loaded.tiers.front(), run.loaded.raw_bytes, run.loaded.load);
+    }
+    return run;
+  }
+
+ private:
+  SegmentedRun(Session& session, Client& client, const SegmentedPrompt& prompt, const BlendRunOptions& options)
+      : began_(RealNow()),
+        client_(&client),
+        deadline_(options.deadline),
+        least_(options.least),
+        tokens_(prompt.Tokens()),
+        segments_(prompt.Segments()),
+        kv_(ViewOf(session.kv())) {}
+
+  absl::Time began_;
+  Client* client_;
+  absl::Duration deadline_;
+  Fidelity least_;
+  std::vector<Token> tokens_;
+  std::vector<PromptSegment> segments_;
+  ContiguousKv kv_;
+  std::unique_ptr<BlendPass> pass_;
+  std::unique_ptr<SegmentSource> source_;
+};
 
 }  // namespace
 
@@ -108,64 +168,42 @@ std::vector<PromptSegment> SegmentedPrompt::Segments() const {
   return result;
 }
 
+absl::StatusOr<BlendRun> RunBySchedule(Session& session, Client& client, const SegmentedPrompt& prompt,
+                                       const BlendSchedule& schedule, absl::Duration deadline) {
+  KDN_ASSIGN_OR_RETURN(SegmentedRun run,
+                       SegmentedRun::Start(session, client, prompt, schedule, {.deadline = deadline}));
+  return std::move(run).Finish(schedule, /*controller=*/nullptr);
+}
+
 absl::StatusOr<BlendRun> RunBlended(Session& session, Client& client, const SegmentedPrompt& prompt,
                                     const BlendRunOptions& options) {
-  const absl::Time begin = RealNow();
-  if (session.kv().length() != 0) {
-    return InvalidArgument("the session already holds {} tokens; blend into an empty one", session.kv().length());
-  }
-  if (prompt.question.empty())
-    return InvalidArgument("the prompt has no question: give the tokens behind its segments");
-  const std::vector<Token> tokens = prompt.Tokens();
-  const std::vector<PromptSegment> segments = prompt.Segments();
-  const KvLayout kv = ViewOf(session.kv());
-  KDN_ASSIGN_OR_RETURN(const std::unique_ptr<BlendPass> pass, BlendPass::Create(session));
-
-  BlendRun run;
+  bool blended = false;
+  std::string why;
   BlendSchedule schedule;
   if (options.profile == nullptr) {
-    run.why = "nothing is blended: no profile was given for this model";
+    why = "nothing is blended: no profile was given for this model";
   } else if (const absl::Status fits = options.profile->CheckFor(client.space()); !fits.ok()) {
-    run.why = "nothing is blended: " + MessageOf(fits);
+    why = "nothing is blended: " + MessageOf(fits);
   } else {
-    run.blended = true;
+    blended = true;
     schedule = options.profile->schedule;
   }
-  const auto start = [&] {
-    return SegmentSource::Start(client, tokens, segments, kv,
-                                {.deadline = begin + options.deadline - RealNow(),
-                                 .first_layer = FirstLayer(schedule),
-                                 .least = options.least});
-  };
-  KDN_ASSIGN_OR_RETURN(std::unique_ptr<SegmentSource> source, start());
-  if (run.blended && options.controller != nullptr) {
-    const BlendWork work = WorkOf(client.space(), static_cast<uint32_t>(tokens.size()), *source);
-    const RatioChoice choice = options.controller->Choose(work, schedule, options.profile->floor);
-    run.why = choice.why;
+  KDN_ASSIGN_OR_RETURN(SegmentedRun segmented, SegmentedRun::Start(session, client, prompt, schedule, options));
+  if (blended && options.controller != nullptr) {
+    const RatioChoice choice = options.controller->Choose(segmented.Work(), schedule, options.profile->floor);
+    why = choice.why;
+    blended = choice.blend;
     if (choice.blend) {
       schedule = WithRatio(schedule, choice.ratio);
     } else {
-      run.blended = false;
       schedule = {};
-      source.reset();
-      KDN_ASSIGN_OR_RETURN(source, start());
+      KDN_RETURN_IF_ERROR(segmented.Restart(schedule));
     }
   }
+  KDN_ASSIGN_OR_RETURN(BlendRun run, std::move(segmented).Finish(schedule, options.controller));
+  run.blended = blended;
+  run.why = std::move(why);
   if (!schedule.checks.empty()) run.ratio = schedule.checks.back().ratio;
-
-  const BlendPrompt blend = {.tokens = tokens, .runs = source->runs(), .kv = kv};
-  if (options.controller != nullptr) {
-    TimedModel timed(*pass, *options.controller);
-    KDN_ASSIGN_OR_RETURN(run.blend, Blend(timed, blend, *source, {.schedule = schedule}));
-  } else {
-    KDN_ASSIGN_OR_RETURN(run.blend, Blend(*pass, blend, *source, {.schedule = schedule}));
-  }
-  run.time_to_first_token = RealNow() - begin;
-  run.loaded = source->Finish();
-  if (options.controller != nullptr && run.loaded.used > 0) {
-    options.controller->ObserveCall(run.loaded.lookup);
-    options.controller->ObserveLoad(run.loaded.tiers.front(), run.loaded.raw_bytes, run.loaded.load);
-  }
   return run;
 }
 

@@ -54,6 +54,11 @@ struct BlendRun {
   absl::Duration time_to_first_token;
 };
 
+// Runs `prompt` by `schedule`, whatever a profile would say of it; for those that measure. `deadline` is for lookup and
+// fetches. As RunBlended in all else; `blended`, `ratio` and `why` stay as they are.
+absl::StatusOr<BlendRun> RunBySchedule(Session& session, Client& client, const SegmentedPrompt& prompt,
+                                       const BlendSchedule& schedule, absl::Duration deadline = absl::Seconds(5));
+
 // Runs `prompt` from an empty cache; afterwards the session has the prompt and the last token's logits.
 // INVALID_ARGUMENT: a session that is not empty, a prompt without question; Blend's and SegmentSource's errors.
 absl::StatusOr<BlendRun> RunBlended(Session& session, Client& client, const SegmentedPrompt& prompt,
