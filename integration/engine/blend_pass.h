@@ -8,8 +8,8 @@
 // The rows' keys and values come and go through the cache, as BlendModel says; the pass reads it in Finish alone. After
 // Finish of the last layer the session has the prompt's length, up to the last row, and the last row's logits.
 //
-// Memory: ForwardPass's, with blocks of kBlockRows. For a model 1024 wide (16 heads, 4 of keys, 2816 inside) that is some
-// 12 KiB a row and 47 MiB.
+// Memory: ForwardPass's, with blocks of kBlockRows. For a model 1024 wide (16 heads, 4 of keys, 2816 inside) that is
+// some 12 KiB a row and 47 MiB.
 //
 // Thread-safety: one thread at a time, with the session.
 #ifndef KDN_INTEGRATION_ENGINE_BLEND_PASS_H_
