@@ -116,18 +116,19 @@ class ClientImpl final : public Client {
                                     const FetchOptions& options) override {
     const absl::Time begin = RealNow();
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
-    std::vector<uint32_t> offsets = options.destination_tokens;
-    if (offsets.empty()) offsets.assign(chunks.size(), options.destination_token);
-    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, offsets));
+    std::vector<uint64_t> places(options.destination_tokens.begin(), options.destination_tokens.end());
+    if (places.empty()) {
+      for (const ChunkRef& chunk : chunks) places.push_back(uint64_t{chunk.first_token} + options.destination_token);
+    }
+    KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, places));
     const Codec* codec = nullptr;
     if (!options.codec.empty()) {
       KDN_ASSIGN_OR_RETURN(codec, FindCodec(options.codec));
     }
     const absl::Duration worked_before = ThreadProcessorTime();
 
-    FetchSink sink(
-        id_, space_, chunks, view,
-        {.layers = options.layers, .least = options.least, .token_offsets = offsets, .on_layer = options.on_layer});
+    FetchSink sink(id_, space_, chunks, view,
+                   {.layers = options.layers, .least = options.least, .places = places, .on_layer = options.on_layer});
     const std::vector<ChunkKey> keys = KeysOf(chunks);
     absl::Status ended;
     if (options.deadline <= absl::ZeroDuration()) {

@@ -309,8 +309,7 @@ uint32_t FetchSink::Arrivals::NextWanted(const Manifest& manifest, uint32_t slab
 }
 
 FetchSink::Arrivals::Slab FetchSink::Arrivals::SlabOf(size_t chunk, const SlabInfo& info) const {
-  const uint64_t offset = want_.token_offsets.empty() ? 0 : want_.token_offsets[chunk];
-  const uint64_t at_token = offset + chunks_[chunk].first_token;
+  const uint64_t at_token = want_.places.empty() ? chunks_[chunk].first_token : want_.places[chunk];
   return {.chunk = chunk, .info = &info, .codec = *FindCodec(info.codec), .place = view_.Place(info, at_token)};
 }
 

@@ -35,7 +35,7 @@ class FetchSink final : public SlabSink {
   struct Want {
     LayerRange layers = {};
     Fidelity least = Fidelity::kExact;
-    std::span<const uint32_t> token_offsets = {};  // for each chunk, added to its first_token; empty: 0
+    std::span<const uint64_t> places = {};  // where each chunk's first token goes; empty: to its first_token
     // As FetchOptions has it: on any thread that delivers, one at a time.
     std::function<void(uint32_t layer)> on_layer = {};
   };

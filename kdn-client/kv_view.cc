@@ -41,9 +41,9 @@ KvView::KvView(const KvSpace& space, const KvPool& pool, TokenRange tokens)
       block_table_(pool.block_table),
       layers_(LayerCount(space)) {}
 
-absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint32_t> token_offsets) const {
-  if (!token_offsets.empty() && token_offsets.size() != chunks.size()) {
-    return InvalidArgument("{} destinations for {} chunks; give one for each", token_offsets.size(), chunks.size());
+absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint64_t> places) const {
+  if (!places.empty() && places.size() != chunks.size()) {
+    return InvalidArgument("{} destinations for {} chunks; give one for each", places.size(), chunks.size());
   }
   for (size_t i = 0; i < chunks.size(); ++i) {
     const ChunkRef& chunk = chunks[i];
@@ -51,7 +51,7 @@ absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<con
       return InvalidArgument("chunk {}: it has {} tokens; chunks of this space have 1 to {}", i, chunk.tokens,
                              chunk_tokens_);
     }
-    const uint64_t at_token = uint64_t{chunk.first_token} + (token_offsets.empty() ? 0 : token_offsets[i]);
+    const uint64_t at_token = places.empty() ? chunk.first_token : places[i];
     const Taken taken = TakenOf(at_token, chunk.tokens);
     if (taken.begin < taken.end) KDN_RETURN_IF_ERROR(CheckBlocks(i, at_token + taken.begin, at_token + taken.end));
   }

@@ -1,8 +1,8 @@
 // KvView: where the slabs of a space lie in an engine's memory, once that memory was found to fit.
 //
 //   absl::StatusOr<KvView> view = KvView::Over(space, layout, layers, tokens);
-//   KDN_RETURN_IF_ERROR(view->CheckChunks(chunks, token_offsets));
-//   const SlabPlace place = view->Place(slab, token_offsets[i] + chunk.first_token);
+//   KDN_RETURN_IF_ERROR(view->CheckChunks(chunks, places));
+//   const SlabPlace place = view->Place(slab, places[i]);
 //
 // Thread-safety: a value; it refers to the engine's memory and block table and owns neither.
 #ifndef KDN_KDN_CLIENT_KV_VIEW_H_
@@ -32,9 +32,10 @@ class KvView {
   static absl::StatusOr<KvView> Over(const KvSpace& space, const KvLayout& kv, LayerRange layers,
                                      TokenRange tokens = {});
 
-  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or, once moved by its entry of
-  // `token_offsets` (empty: none is), has tokens to take for which memory has no room or no block.
-  absl::Status CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint32_t> token_offsets = {}) const;
+  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or, where its first token is to
+  // lie at its entry of `places` (empty: at its first_token), has tokens to take for which memory has no room or no
+  // block.
+  absl::Status CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint64_t> places = {}) const;
 
   // The heads that memory holds, of every layer; HeadRange() when it holds all of them.
   HeadRange heads() const { return holds_all_heads_ ? HeadRange() : heads_; }

@@ -68,15 +68,14 @@ class TimedModel final : public BlendModel {
 // A prompt whose segments are being fetched into a session's cache.
 class SegmentedRun {
  public:
-  static absl::StatusOr<SegmentedRun> Start(Session& session, Client& client, const SegmentedPrompt& prompt,
-                                            const BlendSchedule& schedule, const BlendRunOptions& options) {
+  // What `segments` name as stored outlives the run.
+  static absl::StatusOr<SegmentedRun> Start(Session& session, Client& client, std::vector<Token> tokens,
+                                            std::vector<PromptSegment> segments, const BlendSchedule& schedule,
+                                            const BlendRunOptions& options) {
     if (session.kv().length() != 0) {
       return InvalidArgument("the session already holds {} tokens; blend into an empty one", session.kv().length());
     }
-    if (prompt.question.empty()) {
-      return InvalidArgument("the prompt has no question: give the tokens behind its segments");
-    }
-    SegmentedRun run(session, client, prompt, options);
+    SegmentedRun run(session, client, std::move(tokens), std::move(segments), options);
     KDN_ASSIGN_OR_RETURN(run.pass_, BlendPass::Create(session));
     KDN_RETURN_IF_ERROR(run.Restart(schedule));
     return run;
@@ -129,13 +128,14 @@ class SegmentedRun {
   }
 
  private:
-  SegmentedRun(Session& session, Client& client, const SegmentedPrompt& prompt, const BlendRunOptions& options)
+  SegmentedRun(Session& session, Client& client, std::vector<Token> tokens, std::vector<PromptSegment> segments,
+               const BlendRunOptions& options)
       : began_(RealNow()),
         client_(&client),
         deadline_(options.deadline),
         least_(options.least),
-        tokens_(prompt.Tokens()),
-        segments_(prompt.Segments()),
+        tokens_(std::move(tokens)),
+        segments_(std::move(segments)),
         kv_(ViewOf(session.kv())) {}
 
   absl::Time began_;
@@ -148,6 +148,63 @@ class SegmentedRun {
   std::unique_ptr<BlendPass> pass_;
   std::unique_ptr<SegmentSource> source_;
 };
+
+// The front, of which so many tokens are held, and the runs behind it. A run at the front that is no shorter stands for
+// it: a sequence's last chunk may be short, and then only the run has it.
+std::vector<PromptSegment> SegmentsOf(uint32_t front_tokens, std::span<const FoundRun> runs) {
+  std::vector<PromptSegment> segments;
+  const bool found_front = !runs.empty() && runs.front().AtFront() && runs.front().tokens >= front_tokens;
+  if (front_tokens > 0 && !found_front) segments.push_back({.begin = 0, .tokens = front_tokens});
+  const uint32_t covered = found_front ? 0 : front_tokens;
+  for (const FoundRun& run : runs) {
+    const uint32_t cut = std::min(covered - std::min(covered, run.begin), run.tokens);
+    if (cut == run.tokens) continue;
+    segments.push_back({.begin = run.begin + cut,
+                        .tokens = run.tokens - cut,
+                        .stored = run.segment->tokens,
+                        .source = run.source + cut});
+  }
+  return segments;
+}
+
+absl::Status CheckQuestion(const SegmentedPrompt& prompt) {
+  if (!prompt.question.empty()) return absl::OkStatus();
+  return InvalidArgument("the prompt has no question: give the tokens behind its segments");
+}
+
+// By the profile and the controller; so that nothing but what is exact is reused where they do not allow it.
+absl::StatusOr<BlendRun> RunByProfile(Session& session, Client& client, std::vector<Token> tokens,
+                                      std::vector<PromptSegment> segments, const BlendRunOptions& options) {
+  bool blended = false;
+  std::string why;
+  BlendSchedule schedule;
+  if (options.profile == nullptr) {
+    why = "nothing is blended: no profile was given for this model";
+  } else if (const absl::Status fits = options.profile->CheckFor(client.space()); !fits.ok()) {
+    why = "nothing is blended: " + MessageOf(fits);
+  } else {
+    blended = true;
+    schedule = options.profile->schedule;
+  }
+  KDN_ASSIGN_OR_RETURN(SegmentedRun segmented,
+                       SegmentedRun::Start(session, client, std::move(tokens), std::move(segments), schedule, options));
+  if (blended && options.controller != nullptr) {
+    const RatioChoice choice = options.controller->Choose(segmented.Work(), schedule, options.profile->floor);
+    why = choice.why;
+    blended = choice.blend;
+    if (choice.blend) {
+      schedule = WithRatio(schedule, choice.ratio);
+    } else {
+      schedule = {};
+      KDN_RETURN_IF_ERROR(segmented.Restart(schedule));
+    }
+  }
+  KDN_ASSIGN_OR_RETURN(BlendRun run, std::move(segmented).Finish(schedule, options.controller));
+  run.blended = blended;
+  run.why = std::move(why);
+  if (!schedule.checks.empty()) run.ratio = schedule.checks.back().ratio;
+  return run;
+}
 
 }  // namespace
 
@@ -170,40 +227,31 @@ std::vector<PromptSegment> SegmentedPrompt::Segments() const {
 
 absl::StatusOr<BlendRun> RunBySchedule(Session& session, Client& client, const SegmentedPrompt& prompt,
                                        const BlendSchedule& schedule, absl::Duration deadline) {
-  KDN_ASSIGN_OR_RETURN(SegmentedRun run,
-                       SegmentedRun::Start(session, client, prompt, schedule, {.deadline = deadline}));
+  KDN_RETURN_IF_ERROR(CheckQuestion(prompt));
+  KDN_ASSIGN_OR_RETURN(SegmentedRun run, SegmentedRun::Start(session, client, prompt.Tokens(), prompt.Segments(),
+                                                             schedule, {.deadline = deadline}));
   return std::move(run).Finish(schedule, /*controller=*/nullptr);
 }
 
 absl::StatusOr<BlendRun> RunBlended(Session& session, Client& client, const SegmentedPrompt& prompt,
                                     const BlendRunOptions& options) {
-  bool blended = false;
-  std::string why;
-  BlendSchedule schedule;
-  if (options.profile == nullptr) {
-    why = "nothing is blended: no profile was given for this model";
-  } else if (const absl::Status fits = options.profile->CheckFor(client.space()); !fits.ok()) {
-    why = "nothing is blended: " + MessageOf(fits);
-  } else {
-    blended = true;
-    schedule = options.profile->schedule;
-  }
-  KDN_ASSIGN_OR_RETURN(SegmentedRun segmented, SegmentedRun::Start(session, client, prompt, schedule, options));
-  if (blended && options.controller != nullptr) {
-    const RatioChoice choice = options.controller->Choose(segmented.Work(), schedule, options.profile->floor);
-    why = choice.why;
-    blended = choice.blend;
-    if (choice.blend) {
-      schedule = WithRatio(schedule, choice.ratio);
-    } else {
-      schedule = {};
-      KDN_RETURN_IF_ERROR(segmented.Restart(schedule));
-    }
-  }
-  KDN_ASSIGN_OR_RETURN(BlendRun run, std::move(segmented).Finish(schedule, options.controller));
-  run.blended = blended;
-  run.why = std::move(why);
-  if (!schedule.checks.empty()) run.ratio = schedule.checks.back().ratio;
+  KDN_RETURN_IF_ERROR(CheckQuestion(prompt));
+  return RunByProfile(session, client, prompt.Tokens(), prompt.Segments(), options);
+}
+
+absl::StatusOr<BlendRun> RunDiscovered(Session& session, Client& client, SegmentFinder& finder,
+                                       std::span<const Token> prompt, const BlendRunOptions& options) {
+  if (prompt.empty()) return InvalidArgument("the prompt has no tokens");
+  const absl::Time begin = RealNow();
+  const PrefixHit front = client.LookupPrefix(prompt, {.deadline = options.deadline, .least = options.least});
+  const std::vector<FoundRun> found = finder.Find(prompt.first(prompt.size() - 1));  // the last token is computed
+  const std::vector<PromptSegment> segments = SegmentsOf(front.HitTokens(), found);
+  const absl::Duration discovery = RealNow() - begin;
+  BlendRunOptions rest = options;
+  rest.deadline -= discovery;
+  KDN_ASSIGN_OR_RETURN(BlendRun run, RunByProfile(session, client, {prompt.begin(), prompt.end()}, segments, rest));
+  run.discovery = discovery;
+  run.time_to_first_token += discovery;
   return run;
 }
 

@@ -24,6 +24,7 @@
 #include "kdn-client/blend/blend_profile.h"
 #include "kdn-client/blend/blender.h"
 #include "kdn-client/blend/ratio_controller.h"
+#include "kdn-client/blend/segment_finder.h"
 #include "kdn-client/blend/segment_source.h"
 #include "kdn-client/client.h"
 
@@ -51,6 +52,7 @@ struct BlendRun {
   std::string why;   // nothing was blended, or the controller's reason
   BlendReport blend;
   SegmentReport loaded;
+  absl::Duration discovery;  // the front's lookup, and the search
   absl::Duration time_to_first_token;
 };
 
@@ -63,6 +65,13 @@ absl::StatusOr<BlendRun> RunBySchedule(Session& session, Client& client, const S
 // INVALID_ARGUMENT: a session that is not empty, a prompt without question; Blend's and SegmentSource's errors.
 absl::StatusOr<BlendRun> RunBlended(Session& session, Client& client, const SegmentedPrompt& prompt,
                                     const BlendRunOptions& options);
+
+// The same for a prompt of which nobody says where its segments are: its front is looked up, and behind it pieces of
+// the sequences that `finder` knows are found, which is to be told of each sequence that is stored
+// (SegmentFinder::Add). INVALID_ARGUMENT: a session that is not empty, an empty prompt; Blend's and SegmentSource's
+// errors.
+absl::StatusOr<BlendRun> RunDiscovered(Session& session, Client& client, SegmentFinder& finder,
+                                       std::span<const Token> prompt, const BlendRunOptions& options);
 
 // Computes the KV of `tokens` alone and stores all their chunks, the short last one included, exact as they are.
 absl::StatusOr<StoreReport> StoreSegment(std::shared_ptr<const Model> model, const SessionOptions& options,

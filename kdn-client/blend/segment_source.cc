@@ -11,14 +11,35 @@
 namespace kdn {
 namespace {
 
-// A chunk of a segment, and where its tokens go.
+// A chunk of a segment, and where in the prompt its first token goes.
 struct PlacedChunk {
   ChunkRef chunk;
-  uint32_t segment_begin = 0;
+  uint32_t begin = 0;
   uint32_t segment = 0;
 };
 
-absl::Status CheckSegments(std::span<const PromptSegment> segments, size_t prompt_tokens) {
+// Its KV was computed after nothing, and nothing stands before it.
+bool AtFront(const PromptSegment& segment) { return segment.begin == 0 && segment.source == 0; }
+
+// That the segment's tokens in the prompt are those of what is stored.
+absl::Status CheckPiece(const PromptSegment& segment, std::span<const Token> tokens, size_t number) {
+  if (segment.stored.empty()) {
+    if (segment.source == 0) return absl::OkStatus();
+    return InvalidArgument("segment {}: source is {}, but not what it is a piece of; give `stored`", number,
+                           segment.source);
+  }
+  if (segment.stored.size() < uint64_t{segment.source} + segment.tokens) {
+    return InvalidArgument("segment {}: it is tokens [{}, {}) of a sequence that has {}", number, segment.source,
+                           uint64_t{segment.source} + segment.tokens, segment.stored.size());
+  }
+  const std::span<const Token> piece = segment.stored.subspan(segment.source, segment.tokens);
+  const auto [stored, here] = std::ranges::mismatch(piece, tokens.subspan(segment.begin, segment.tokens));
+  if (stored == piece.end()) return absl::OkStatus();
+  return InvalidArgument("segment {}: token {} of the prompt is {}, but {} in the sequence that it is a piece of",
+                         number, segment.begin + (stored - piece.begin()), *here, *stored);
+}
+
+absl::Status CheckSegments(std::span<const PromptSegment> segments, std::span<const Token> tokens) {
   uint64_t end = 0;
   for (size_t i = 0; i < segments.size(); ++i) {
     const uint64_t segment_end = uint64_t{segments[i].begin} + segments[i].tokens;
@@ -27,10 +48,11 @@ absl::Status CheckSegments(std::span<const PromptSegment> segments, size_t promp
       return InvalidArgument("segment {}: tokens [{}, {}) overlap the segment before it, which ends at {}", i,
                              segments[i].begin, segment_end, end);
     }
-    if (segment_end > prompt_tokens) {
+    if (segment_end > tokens.size()) {
       return InvalidArgument("segment {}: tokens [{}, {}) end beyond the prompt of {}", i, segments[i].begin,
-                             segment_end, prompt_tokens);
+                             segment_end, tokens.size());
     }
+    KDN_RETURN_IF_ERROR(CheckPiece(segments[i], tokens, i));
     end = segment_end;
   }
   return absl::OkStatus();
@@ -40,11 +62,15 @@ absl::StatusOr<std::vector<PlacedChunk>> ChunksOf(const Client& client, std::spa
                                                   std::span<const PromptSegment> segments) {
   std::vector<PlacedChunk> chunks;
   for (uint32_t i = 0; i < segments.size(); ++i) {
+    const PromptSegment& segment = segments[i];
+    const std::span<const Token> stored =
+        segment.stored.empty() ? tokens.subspan(segment.begin, segment.tokens) : segment.stored;
     KDN_ASSIGN_OR_RETURN(const std::vector<ChunkRef> chain,
-                         ChunkChain(client.space_id(), client.space().chunk_tokens,
-                                    tokens.subspan(segments[i].begin, segments[i].tokens)));
+                         ChunkChain(client.space_id(), client.space().chunk_tokens, stored));
+    const uint32_t end = segment.source + segment.tokens;
     for (const ChunkRef& chunk : chain) {
-      chunks.push_back({.chunk = chunk, .segment_begin = segments[i].begin, .segment = i});
+      if (chunk.first_token < segment.source || chunk.first_token + chunk.tokens > end) continue;
+      chunks.push_back({.chunk = chunk, .begin = segment.begin + (chunk.first_token - segment.source), .segment = i});
     }
   }
   return chunks;
@@ -76,7 +102,7 @@ class SegmentSource::Load {
   void Add(uint32_t run, const PlacedChunk& placed) {
     runs_.push_back(run);
     chunks_.push_back(placed.chunk);
-    destinations_.push_back(placed.segment_begin);
+    destinations_.push_back(placed.begin);
   }
 
   void Start(absl::Time deadline) {
@@ -168,7 +194,7 @@ absl::StatusOr<std::unique_ptr<SegmentSource>> SegmentSource::Start(Client& clie
                                                                     KvLayout kv, const SegmentOptions& options) {
   const absl::Time begin = RealNow();
   if (tokens.empty()) return InvalidArgument("segments: the prompt has no tokens");
-  KDN_RETURN_IF_ERROR(CheckSegments(segments, tokens.size()));
+  KDN_RETURN_IF_ERROR(CheckSegments(segments, tokens));
   KDN_ASSIGN_OR_RETURN(const std::vector<PlacedChunk> chunks, ChunksOf(client, tokens, segments));
 
   std::unique_ptr<SegmentSource> source(new SegmentSource);
@@ -190,11 +216,11 @@ absl::StatusOr<std::unique_ptr<SegmentSource>> SegmentSource::Start(Client& clie
     }
     ++report.held;
     const PlacedChunk& placed = chunks[i];
-    ReusedRun run = {.begin = placed.segment_begin + placed.chunk.first_token,
+    ReusedRun run = {.begin = placed.begin,
                      .tokens = placed.chunk.tokens,
                      .source = placed.chunk.first_token,
                      .segment = placed.segment,
-                     .exact = placed.segment_begin == 0 && options.least == Fidelity::kExact};
+                     .exact = AtFront(segments[placed.segment]) && options.least == Fidelity::kExact};
     if (run.begin + run.tokens == prompt_tokens) --run.tokens;
     if (run.tokens == 0 || (!run.exact && options.first_layer >= layers)) continue;
     (run.exact ? exact : others)->Add(static_cast<uint32_t>(source->runs_.size()), placed);

@@ -5,9 +5,10 @@
 //   Blend(model, {.tokens = tokens, .runs = source->runs(), .kv = kv}, *source, {.schedule = schedule});
 //   const SegmentReport report = source->Finish();
 //
-// A segment is tokens that were stored as a sequence of their own: its chunks are its chain's (ChunkChain), the last of
-// which may be short. Chunks that are not held, or do not come within the deadline, are missing runs, or none at all,
-// and so computed. The segment at the prompt's front is exact where its chunks are.
+// A segment is tokens that were stored as a sequence of their own, or a piece of one that SegmentFinder found: its
+// chunks are that sequence's chain's (ChunkChain), the last of which may be short. Chunks that are not held, or do not
+// come within the deadline, are missing runs, or none at all, and so computed. The segment at the prompt's front is
+// exact where its chunks are.
 //
 // Thread-safety: one thread at a time. It fetches on threads of its own.
 #ifndef KDN_KDN_CLIENT_BLEND_SEGMENT_SOURCE_H_
@@ -27,10 +28,14 @@
 
 namespace kdn {
 
-// Tokens [begin, begin + tokens) of a prompt.
+// Tokens [begin, begin + tokens) of a prompt: a sequence that was stored as it is, or a piece of one.
 struct PromptSegment {
   uint32_t begin = 0;
   uint32_t tokens = 0;
+  // The whole sequence as it was stored, of which these are tokens [source, source + tokens); empty: they are all of
+  // it. Chunks that lie in the piece as a whole are reused, tokens of others at its ends are computed. Outlives Start.
+  std::span<const Token> stored = {};
+  uint32_t source = 0;
 };
 
 struct SegmentOptions {
@@ -57,8 +62,8 @@ struct SegmentReport {
 class SegmentSource final : public BlendSource {
  public:
   // Looks up the chunks of `segments`, which ascend and do not overlap, and begins to fetch what is held. `client`, the
-  // memory of `kv` and its block table outlive the source. INVALID_ARGUMENT naming the segment that overlaps another or
-  // ends beyond the prompt, and as Client::Fetch about the memory.
+  // memory of `kv` and its block table outlive the source. INVALID_ARGUMENT naming the segment that overlaps another,
+  // ends beyond the prompt or is not the piece that it says it is, and as Client::Fetch about the memory.
   static absl::StatusOr<std::unique_ptr<SegmentSource>> Start(Client& client, std::span<const Token> tokens,
                                                               std::span<const PromptSegment> segments, KvLayout kv,
                                                               const SegmentOptions& options);

@@ -110,7 +110,7 @@ TEST_F(ClientTest, ChunksThatEndBeyondTheMemoryAreRefused) {
   kv_.capacity_tokens = kTokens;
   EXPECT_THAT(FetchError({.destination_token = 1}), HasSubstr("chunk 2: tokens [33, 49) end beyond"));
   EXPECT_THAT(FetchError({.destination_token = UINT32_MAX}), HasSubstr("chunk 0: tokens [4294967295, 4294967311)"));
-  EXPECT_THAT(FetchError({.destination_tokens = {0, 1, 1}}), HasSubstr("chunk 2: tokens [33, 49) end beyond"));
+  EXPECT_THAT(FetchError({.destination_tokens = {0, 16, 33}}), HasSubstr("chunk 2: tokens [33, 49) end beyond"));
   EXPECT_THAT(FetchError({.destination_tokens = {0, 1}}), HasSubstr("2 destinations for 3 chunks; give one for each"));
 }
 

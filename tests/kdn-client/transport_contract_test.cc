@@ -264,16 +264,21 @@ TEST_P(TransportContract, EachChunkMayGoSomewhereElse) {
   const EngineMemory computed = EngineMemory::WithKv(space, kTokens);
   StoreAll(*client, computed);
 
-  // Each chunk 3 tokens further from where it was than the one before.
-  EngineMemory fetched(space, kTokens + 15);
-  EXPECT_TRUE(FetchAll(*client, fetched, {.destination_tokens = {3, 6, 9, 12, 15}, .layer_major = true}).AllReady());
+  // In reverse order, the first chunk at the end, with 3 tokens left free before each.
+  std::vector<uint32_t> places(5);
+  uint32_t end = 0;
+  for (uint32_t chunk = 5; chunk-- > 0;) {
+    places[chunk] = end + 3;
+    end = places[chunk] + std::min(kChunkTokens, kTokens - chunk * kChunkTokens);
+  }
+  EngineMemory fetched(space, end);
+  EXPECT_TRUE(FetchAll(*client, fetched, {.destination_tokens = places, .layer_major = true}).AllReady());
   for (size_t layer = 0; layer < 4; ++layer) {
     for (uint32_t chunk = 0; chunk < 5; ++chunk) {
       const uint32_t at = chunk * kChunkTokens;
-      const uint32_t to = at + 3 * (chunk + 1);
       const uint32_t tokens = std::min(kChunkTokens, kTokens - at);
-      EXPECT_EQ(fetched.Rows(layer, to, tokens), computed.Rows(layer, at, tokens));
-      EXPECT_TRUE(fetched.IsZero(layer, to - 3, 3));
+      EXPECT_EQ(fetched.Rows(layer, places[chunk], tokens), computed.Rows(layer, at, tokens));
+      EXPECT_TRUE(fetched.IsZero(layer, places[chunk] - 3, 3));
     }
   }
 }

@@ -187,6 +187,63 @@ TEST_F(BlendPromptTest, AControllerLearnsAndSaysWhy) {
   EXPECT_TRUE(controller.BytesPerSecond(TierKind::kMemory).has_value());
 }
 
+// A prompt of pieces that were stored in other company, without anyone saying where they are.
+TEST_F(BlendPromptTest, PiecesAreFoundAnywhereInAPrompt) {
+  const SegmentedPrompt stored = DrawPrompt(11, {40, 80, 72}, 5);
+  StoreAll(stored);
+  const auto finder = SegmentFinder::Create({.window = 8, .stride = 4}).value();
+  for (const std::vector<Token>& segment : stored.segments) finder->Add(segment);
+  // All of the first, of the second its tokens [10, 70), 7 tokens that nobody knows, and all of the third.
+  const std::vector<Token> unknown(7, Token{3});
+  SegmentedPrompt prompt = {.segments = {stored.segments[0],
+                                         {stored.segments[1].begin() + 10, stored.segments[1].begin() + 70},
+                                         unknown,
+                                         stored.segments[2]},
+                            .question = stored.question};
+  const std::vector<Token> tokens = prompt.Tokens();
+  const auto run = [&](const BlendProfile& profile, std::vector<float>& logits) {
+    const auto session = NewSession(model_, Options(static_cast<uint32_t>(tokens.size())));
+    const BlendRun result = RunDiscovered(*session, *client_, *finder, tokens, {.profile = &profile}).value();
+    logits.assign(session->logits().begin(), session->logits().end());
+    return result;
+  };
+  std::vector<float> logits;
+  const BlendProfile all = ProfileAt(1, 1.0);
+  const BlendRun found = run(all, logits);
+  EXPECT_LT(RelativeDifference(logits, FullPrefill(prompt)), 1e-4);
+  EXPECT_EQ(found.blend.exact_tokens, 40u) << "the front's short chunk included, which no prefix lookup finds";
+  // Whole chunks of the second are its tokens [16, 64); the third ends with a short one.
+  EXPECT_EQ(found.blend.reused_tokens, 48u + 72u);
+  EXPECT_EQ(found.blend.fresh_tokens, 12u + 7u + 5u);
+  EXPECT_TRUE(found.blended);
+
+  const BlendProfile some = ProfileAt(1, 0.15);
+  EXPECT_EQ(run(some, logits).blend.kept.back(), 18u);
+}
+
+TEST_F(BlendPromptTest, TheFrontIsLookedUpEvenWhereTheFinderDoesNotKnowIt) {
+  const SegmentedPrompt stored = DrawPrompt(12, {64, 48}, 5);
+  StoreAll(stored);
+  const auto finder = SegmentFinder::Create({.window = 8, .stride = 4}).value();
+  finder->Add(stored.segments[1]);
+  // Of the first segment's front, which it shares with the prompt, the finder knows a piece that begins inside it.
+  finder->Add(std::span(stored.segments[0]).subspan(20, 40));
+  const std::vector<Token> tokens = stored.Tokens();
+  const BlendProfile profile = ProfileAt(1, 1.0);
+  const auto session = NewSession(model_, Options(static_cast<uint32_t>(tokens.size())));
+  const BlendRun run = RunDiscovered(*session, *client_, *finder, tokens, {.profile = &profile}).value();
+  EXPECT_EQ(run.blend.exact_tokens, 64u);
+  EXPECT_EQ(run.blend.reused_tokens, 48u);
+  EXPECT_LT(RelativeDifference(session->logits(), FullPrefill(stored)), 1e-4);
+
+  // All of a prompt is held, and it may not blend: its last token is computed.
+  const auto whole = NewSession(model_, Options(64));
+  const BlendRun exact = RunDiscovered(*whole, *client_, *finder, stored.segments[0], {}).value();
+  EXPECT_FALSE(exact.blended);
+  EXPECT_EQ(exact.blend.fresh_tokens, 1u);
+  EXPECT_THAT(MessageOf(RunDiscovered(*whole, *client_, *finder, {}, {}).status()), HasSubstr("has no tokens"));
+}
+
 TEST_F(BlendPromptTest, MisuseIsRefused) {
   const SegmentedPrompt prompt = DrawPrompt(6, {20}, 5);
   const auto session = NewSession(model_, Options(64));

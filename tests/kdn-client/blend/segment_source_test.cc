@@ -77,14 +77,17 @@ class SegmentSourceTest : public ::testing::Test {
   }
 
   void StoreSegment(const PromptSegment& segment) {
-    const std::span<const Token> tokens = std::span(tokens_).subspan(segment.begin, segment.tokens);
-    const ToyMemory memory(space_, segment.tokens);
-    ToyPrefill(space_, memory.layout(), tokens);
-    const auto chunks = ChunkChain(client_->space_id(), space_.chunk_tokens, tokens).value();
-    ASSERT_EQ(client_->Store(chunks, memory.layout(), {}).value().Stored(), chunks.size());
+    StoreTokens(std::span(tokens_).subspan(segment.begin, segment.tokens));
   }
   void StoreSegments() {
     for (const PromptSegment& segment : segments_) StoreSegment(segment);
+  }
+
+  void StoreTokens(std::span<const Token> tokens) {
+    const ToyMemory memory(space_, static_cast<uint32_t>(tokens.size()));
+    ToyPrefill(space_, memory.layout(), tokens);
+    const auto chunks = ChunkChain(client_->space_id(), space_.chunk_tokens, tokens).value();
+    ASSERT_EQ(client_->Store(chunks, memory.layout(), {}).value().Stored(), chunks.size());
   }
 
   struct Result {
@@ -122,7 +125,7 @@ class SegmentSourceTest : public ::testing::Test {
   std::unique_ptr<Client> client_;
   std::vector<Token> tokens_;
   // Chunks have 8 tokens; the last ones of the second and third segment are short.
-  const std::vector<PromptSegment> segments_ = {
+  std::vector<PromptSegment> segments_ = {
       {.begin = 0, .tokens = 16}, {.begin = 16, .tokens = 20}, {.begin = 38, .tokens = 19}};
 };
 
@@ -224,6 +227,46 @@ TEST_F(SegmentSourceTest, WithoutChecksNothingButTheFrontIsFetched) {
   EXPECT_LT(DistanceToFullPrefill(result.output), 1e-5);
   EXPECT_EQ(result.loaded.used, 2u);
   EXPECT_EQ(result.report.exact_tokens, 60u);
+}
+
+// Tokens of the prompt with others before and after them, stored as one sequence.
+TEST_F(SegmentSourceTest, OfAPieceTheWholeChunksAreReused) {
+  StoreSegment(segments_[0]);
+  // The sequence's chunks are [0, 8), …, [40, 48); the piece is its tokens [5, 43), so that [8, 40) can be reused.
+  std::vector<Token> sequence(48, Token{7});
+  std::copy_n(tokens_.begin() + 18, 38, sequence.begin() + 5);
+  StoreTokens(sequence);
+  segments_ = {segments_[0], {.begin = 18, .tokens = 38, .stored = sequence, .source = 5}};
+  const Result all = Run(At(1, 1.0));
+  EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
+  EXPECT_EQ(all.loaded.chunks, 2u + 4u);
+  EXPECT_EQ(all.loaded.used, 2u + 4u);
+  EXPECT_EQ(all.report.exact_tokens, 21u) << "the tokens before the first whole chunk are computed from exact ones";
+  EXPECT_EQ(all.report.reused_tokens, 32u);
+  EXPECT_EQ(all.report.fresh_tokens, 12u);
+  EXPECT_THAT(Run(At(1, 0.25)).report.kept, ElementsAre(32, 8, 8, 8));
+}
+
+TEST_F(SegmentSourceTest, APieceThatStandsEarlierThanItWasStoredIsMovedAndNotCalledExact) {
+  std::vector<Token> sequence(24, Token{7});
+  sequence.insert(sequence.end(), tokens_.begin(), tokens_.begin() + 16);
+  StoreTokens(sequence);
+  segments_ = {{.begin = 0, .tokens = 16, .stored = sequence, .source = 24}};
+  const Result all = Run(At(1, 1.0));
+  EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
+  EXPECT_EQ(all.loaded.used, 2u);
+  EXPECT_EQ(all.report.exact_tokens, 0u);
+  EXPECT_GT(DistanceToFullPrefill(Run(At(1, 0.0)).output), 1e-5) << "as it was computed after other tokens";
+}
+
+TEST_F(SegmentSourceTest, APieceThatIsNotWhatItSaysIsRefused) {
+  const std::vector<Token> stored(tokens_.begin() + 8, tokens_.begin() + 24);
+  EXPECT_THAT(ErrorOf(std::vector<PromptSegment>{{.begin = 8, .tokens = 16, .stored = stored, .source = 1}}),
+              HasSubstr("segment 0: it is tokens [1, 17) of a sequence that has 16"));
+  EXPECT_THAT(ErrorOf(std::vector<PromptSegment>{{.begin = 9, .tokens = 4, .stored = stored}}),
+              HasSubstr("segment 0: token 9 of the prompt is "));
+  EXPECT_THAT(ErrorOf(std::vector<PromptSegment>{{.begin = 9, .tokens = 4, .source = 1}}),
+              HasSubstr("source is 1, but not what it is a piece of"));
 }
 
 TEST_F(SegmentSourceTest, SegmentsThatDoNotFitAreRefused) {
