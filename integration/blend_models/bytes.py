@@ -19,10 +19,9 @@ import math
 import os
 import time
 
+import llama  # before NumPy and PyTorch
 import numpy as np
 import torch
-
-import llama
 
 BOS, VOCAB = 256, 260
 PASSAGES, LENGTH = 4, 96  # rows of a passage, its BOS included

@@ -11,6 +11,8 @@ import math
 import os
 import struct
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy or PyTorch load it: import this module before them
+
 import numpy as np
 import torch
 
@@ -86,18 +88,25 @@ class Llama:
     def logits(self, x):
         return self.normed(x, "norm") @ self.weights["head"].T
 
-    def forward(self, tokens, rows=None, cache=None):
-        """Logits of `rows` (an index into the rows; all without it); `cache` receives (K before RoPE, V) per layer."""
+    def forward(self, tokens, rows=None, cache=None, exits=None):
+        """Logits of `rows` (an index into the rows; all without it); `cache` receives (K before RoPE, V) per layer.
+
+        With `exits`, a layer, the result is a list: the logits that head and last norm read after that layer and each
+        later one.
+        """
         length = tokens.shape[1]
         positions = torch.arange(length)
         mask = torch.full((length, length), -1e9).triu(1)
         x = self.weights["embed"][tokens]
+        read = []
         for i in range(self.layers):
             q, k, v = self.project(i, x)
             if cache is not None:
                 cache.append((k, v))
             x = self.finish(i, x, self.rotated(q, positions), self.rotated(k, positions), v, mask)
-        return self.logits(x if rows is None else rows(x))
+            if exits is not None and i >= exits:
+                read.append(self.logits(x if rows is None else rows(x)))
+        return self.logits(x if rows is None else rows(x)) if exits is None else read
 
     # ---- files ----
 

@@ -18,10 +18,9 @@ import argparse
 import os
 import time
 
+import llama  # before NumPy and PyTorch
 import numpy as np
 import torch
-
-import llama
 
 VARIABLES, VALUES = 64, 32
 FIRST_VALUE = VARIABLES  # tokens 0-63 are variables, 64-95 are values
@@ -97,6 +96,9 @@ def training_batch(random, batch, chunks, statements, references, queries):
 STAGES = [(1, 4, False), (1, 6, True), (1, 8, True), (2, 8, True), (3, 10, True), (4, 12, True), (4, 14, True)]
 STAGE_DONE = 0.9
 QUERIES = 16
+# The layers from the middle on are read by the head too (early exits), so that references are resolved in the first
+# half, as large models resolve them well before their last layers.
+EXIT_WEIGHT = 0.5
 
 
 def train(model, seed, steps, tokens_per_step, log):
@@ -112,10 +114,13 @@ def train(model, seed, steps, tokens_per_step, log):
         tokens, rows, labels = training_batch(random, batch, chunks, statements, references, QUERIES)
         for group in adam.param_groups:
             group["lr"] = llama.learning_rate(step, steps, peak)
-        logits = model.forward(tokens, rows=lambda x: x[:, rows])
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), labels.reshape(-1))
+        exits = model.forward(tokens, rows=lambda x: x[:, rows], exits=model.layers // 2 - 1)
+        logits = exits[-1]
+        each = [torch.nn.functional.cross_entropy(read.reshape(-1, VOCAB), labels.reshape(-1)) for read in exits]
+        loss = each[-1]
+        total = loss + EXIT_WEIGHT * sum(each[:-1]) / (len(each) - 1)
         adam.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         losses.append(loss.item())

@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -187,20 +188,29 @@ class BlendDemo {
                100 * static_cast<double>(tally.rows) / static_cast<double>(tally.full_rows));
   }
 
-  // Quality and work over the ratio, as bars.
+  // Quality and time over the ratio, as bars.
   absl::Status Sweep() {
-    constexpr int kWidth = 40;
-    fmt::print("\nanswers right (#) and token-layers computed (-) over the ratio of the last check\n");
-    for (const double ratio : {0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0}) {
-      Tally tally;
+    constexpr double kWidth = 40;
+    constexpr std::array kRatios = {0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0};
+    std::array<Tally, kRatios.size()> tallies = {};
+    absl::Duration longest;
+    for (size_t i = 0; i < kRatios.size(); ++i) {
       for (const BlendSample& sample : samples_) {
-        KDN_RETURN_IF_ERROR(AnswerBySchedule(sample, WithRatio(profile_.schedule, ratio), tally));
+        KDN_RETURN_IF_ERROR(AnswerBySchedule(sample, WithRatio(profile_.schedule, kRatios[i]), tallies[i]));
       }
-      const double right = static_cast<double>(tally.right) / static_cast<double>(samples_.size());
-      const double work = static_cast<double>(tally.rows) / static_cast<double>(tally.full_rows);
-      fmt::print("{:>5.0f} % {:<{}} {:.0f} %\n        {:<{}} {:.0f} %\n", 100 * ratio,
-                 std::string(static_cast<size_t>(right * kWidth), '#'), kWidth, 100 * right,
-                 std::string(static_cast<size_t>(work * kWidth), '-'), kWidth, 100 * work);
+      longest = std::max(longest, tallies[i].time);
+    }
+    fmt::print("\nanswers right (#) and time to first token (-) over the ratio of the last check\n");
+    const auto questions = static_cast<double>(samples_.size());
+    for (size_t i = 0; i < kRatios.size(); ++i) {
+      const Tally& tally = tallies[i];
+      const double right = tally.right / questions;
+      fmt::print("{:>5.0f} % {:<{}} {:.0f} %\n", 100 * kRatios[i],
+                 std::string(static_cast<size_t>(right * kWidth), '#'), static_cast<int>(kWidth), 100 * right);
+      fmt::print("        {:<{}} {:.2f} ms, {:.0f} % of token-layers computed\n",
+                 std::string(static_cast<size_t>(absl::FDivDuration(tally.time, longest) * kWidth), '-'),
+                 static_cast<int>(kWidth), absl::ToDoubleMilliseconds(tally.time) / questions,
+                 100 * static_cast<double>(tally.rows) / static_cast<double>(tally.full_rows));
     }
     return absl::OkStatus();
   }
