@@ -28,6 +28,8 @@ std::vector<engine::BlendSample> DrawSamples(uint64_t seed, uint32_t count, uint
   return samples;
 }
 
+constexpr double kAsGood = 0.01;  // a share of answers that makes no difference
+
 // The least of several models' values, or the largest.
 class Extreme {
  public:
@@ -77,16 +79,21 @@ absl::Status MeasureBlendQuality(const BlendQualityOptions& options, Report& rep
     };
     KDN_ASSIGN_OR_RETURN(const double full_right, measure("full prefill", {}));
     KDN_ASSIGN_OR_RETURN(const double reuse_right, measure("plain reuse", {.checks = {{.layer = 0, .ratio = 0}}}));
-    double key_right = 0;
-    double random_right = 0;
+    std::vector<double> by_keys;
+    std::vector<double> by_chances;
     for (uint32_t layer = 1; layer + 1 < LayerCount(space); ++layer) {
       BlendSchedule schedule = {.checks = {{.layer = layer, .ratio = options.ratio}}};
       KDN_ASSIGN_OR_RETURN(const double by_key, measure(fmt::format("K at layer {}", layer), schedule));
       schedule.policy = BlendPolicy::kRandom;
       KDN_ASSIGN_OR_RETURN(const double by_chance, measure(fmt::format("random at layer {}", layer), schedule));
-      if (by_key > key_right) random_right = by_chance;  // at the layer where K is best
-      key_right = std::max(key_right, by_key);
+      by_keys.push_back(by_key);
+      by_chances.push_back(by_chance);
     }
+    // The first layer, and so the cheapest, at which K is as good as anywhere; later ones need no choice any more.
+    const double enough = *std::ranges::max_element(by_keys) - kAsGood;
+    const auto first = std::ranges::find_if(by_keys, [&](double right) { return right >= enough; });
+    const double key_right = *first;
+    const double random_right = by_chances[static_cast<size_t>(first - by_keys.begin())];
     KDN_RETURN_IF_ERROR(measure("first tokens of segments",
                                 {.policy = BlendPolicy::kFirstTokens, .checks = {{.layer = 0, .ratio = options.ratio}}})
                             .status());

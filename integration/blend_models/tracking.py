@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the variable-tracking model: a tiny Llama whose answers need attention between the segments of a prompt.
 
-  tracking.py --seed 1 --out tracking-1     writes config.json, model.safetensors and train.log; 15 to 30 minutes
+  tracking.py --seed 1 --out tracking-1     writes config.json, model.safetensors and train.log; some 15 minutes
   tracking.py --evaluate tracking-1         measures the committed weights again
 
 A prompt is a few chunks and a question. A chunk is SEP and statements of two tokens, `VAR literal` or `VAR VAR`; every
@@ -185,8 +185,8 @@ def main():
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--out", help="folder for config.json, model.safetensors and train.log")
     arguments.add_argument("--evaluate", metavar="FOLDER", help="measure the model of a folder; train nothing")
-    arguments.add_argument("--steps", type=int, default=6000)
-    arguments.add_argument("--layers", type=int, default=6)
+    arguments.add_argument("--steps", type=int, default=4000)
+    arguments.add_argument("--layers", type=int, default=8)
     arguments.add_argument("--tokens", type=int, default=2400, help="a step")
     arguments.add_argument("--questions", type=int, default=500, help="for each number of hops")
     flags = arguments.parse_args()

@@ -1,22 +1,15 @@
 #include "kdn-client/blend/blend_profile.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "storage/base/small_file.h"
 #include "storage/base/status.h"
-#include "storage/base/unique_fd.h"
 
 namespace kdn {
 namespace {
@@ -205,19 +198,6 @@ absl::Status CheckName(const char* field, const std::string& value) {
   return absl::OkStatus();
 }
 
-absl::Status FileError(const std::string& path) { return Unavailable("{}: {}", path, std::strerror(errno)); }
-
-absl::Status WriteWhole(int file, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t wrote = write(file, bytes.data(), bytes.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) return Unavailable("{}", std::strerror(errno));
-    bytes.remove_prefix(static_cast<size_t>(wrote));
-  }
-  if (fchmod(file, 0644) != 0 || fsync(file) != 0) return Unavailable("{}", std::strerror(errno));
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 bool Passes(const BlendQuality& quality, double tolerance) {
@@ -328,46 +308,16 @@ absl::StatusOr<BlendProfile> DecodeBlendProfile(std::string_view json) {
 absl::Status SaveBlendProfile(const std::string& path, const BlendProfile& profile) {
   absl::StatusOr<std::string> text = EncodeBlendProfile(profile);
   if (!text.ok()) return Annotate(text.status(), path);
-  // A name of its own, so that two that save at once do not write into one another.
-  std::string partial = path + ".XXXXXX";
-  UniqueFd file(mkostemp(partial.data(), O_CLOEXEC));
-  if (!file.valid()) return FileError(path);
-  absl::Status written = WriteWhole(file.get(), *text);
-  file.Close();
-  if (written.ok() && rename(partial.c_str(), path.c_str()) != 0) written = Unavailable("{}", std::strerror(errno));
-  if (!written.ok()) {
-    unlink(partial.c_str());
-    return Annotate(written, path);
-  }
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const UniqueFd folder(open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || fsync(folder.get()) != 0) return FileError(path);
-  return absl::OkStatus();
+  return ReplaceFile(path, *text, Durability::kSynced);
 }
 
 absl::StatusOr<BlendProfile> LoadBlendProfile(const std::string& path) {
-  // Does not wait for a writer where the path names a pipe.
-  const UniqueFd file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  if (!file.valid()) {
-    if (errno == ENOENT) return NotFound("{}: there is no such file; calibrate the model to have one", path);
-    return FileError(path);
+  const absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxBlendProfileBytes);
+  if (absl::IsNotFound(text.status())) {
+    return NotFound("{}: there is no such file; calibrate the model to have one", path);
   }
-  struct stat about = {};
-  if (fstat(file.get(), &about) != 0) return FileError(path);
-  if (!S_ISREG(about.st_mode)) return InvalidArgument("{}: this is no file; name a blend profile", path);
-  std::string text(kMaxBlendProfileBytes + 1, '\0');
-  size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return FileError(path);
-    if (got == 0) break;
-    size += static_cast<size_t>(got);
-  }
-  if (size > kMaxBlendProfileBytes) {
-    return InvalidArgument("{}: it has more than {} bytes; no blend profile has", path, kMaxBlendProfileBytes);
-  }
-  absl::StatusOr<BlendProfile> profile = DecodeBlendProfile(std::string_view(text).substr(0, size));
+  KDN_RETURN_IF_ERROR(text.status());
+  absl::StatusOr<BlendProfile> profile = DecodeBlendProfile(*text);
   if (!profile.ok()) return Annotate(profile.status(), path);
   return profile;
 }

@@ -1,24 +1,17 @@
 #include "kdn-node/cluster/member_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 
+#include "storage/base/small_file.h"
 #include "storage/base/status.h"
-#include "storage/base/unique_fd.h"
 
 namespace kdn {
 namespace {
 
 constexpr std::string_view kMagic = "kdn-cluster";
 constexpr size_t kIdDigits = 16;
+constexpr size_t kMaxMemberFileBytes = 4096;
 
 absl::Status Garbled(const std::string& path) {
   return DataLoss(
@@ -27,25 +20,17 @@ absl::Status Garbled(const std::string& path) {
       path);
 }
 
-absl::Status CannotWrite(const std::string& path) {
-  return Unavailable("cannot write {}: {}; without it this node does not join a cluster", path, std::strerror(errno));
-}
-
 }  // namespace
 
 std::string MemberFilePath(const std::string& directory) { return directory + "/cluster"; }
 
 absl::StatusOr<MemberFile> ReadMemberFile(const std::string& directory) {
   const std::string path = MemberFilePath(directory);
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
-    if (error) return Unavailable("cannot read {}: {}", path, error.message());
-    return MemberFile();
-  }
-  std::ifstream in(path);
-  std::string line;
-  if (!std::getline(in, line)) return in.eof() ? Garbled(path) : Unavailable("cannot read {}", path);
-  std::istringstream words(line);
+  const absl::StatusOr<std::string> line = ReadSmallFile(path, kMaxMemberFileBytes);
+  if (absl::IsNotFound(line.status())) return MemberFile();
+  if (absl::IsInvalidArgument(line.status())) return Garbled(path);
+  if (!line.ok()) return Unavailable("cannot read {}", MessageOf(line.status()));
+  std::istringstream words(line->substr(0, line->find('\n')));
   std::string magic, version, id, more;
   MemberFile file;
   if (!(words >> magic >> version >> id >> file.cluster) || words >> more || magic != kMagic || version != "1" ||
@@ -59,20 +44,10 @@ absl::StatusOr<MemberFile> ReadMemberFile(const std::string& directory) {
 }
 
 absl::Status WriteMemberFile(const std::string& directory, const MemberFile& file) {
-  const std::string path = MemberFilePath(directory);
-  const std::string partial = path + ".partial";
   const std::string line = fmt::format("{} 1 {:016x} {}\n", kMagic, file.cluster_id, file.cluster);
-  {
-    const UniqueFd out(open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!out.valid() || write(out.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()) ||
-        fsync(out.get()) != 0) {
-      return CannotWrite(path);
-    }
-  }
-  if (rename(partial.c_str(), path.c_str()) != 0) return CannotWrite(path);
-  const UniqueFd folder(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || fsync(folder.get()) != 0) return CannotWrite(path);
-  return absl::OkStatus();
+  const absl::Status written = ReplaceFile(MemberFilePath(directory), line, Durability::kSynced);
+  if (written.ok()) return written;
+  return Unavailable("cannot write {}; without it this node does not join a cluster", MessageOf(written));
 }
 
 }  // namespace kdn

@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "placement/remote/held_topology.h"
-#include "placement/remote/topology_cache.h"
 #include "placement/remote/topology_source.h"
 #include "placement/topology/topology_change.h"
 #include "placement/topology/topology_wire.h"
+#include "storage/base/small_file.h"
 #include "storage/base/status.h"
 
 namespace kdn {

@@ -15,6 +15,7 @@
 #include "placement/remote/held_topology.h"
 #include "placement/remote/topology_cache.h"
 #include "placement/topology/topology_change.h"
+#include "storage/base/small_file.h"
 #include "tests/placement/remote/fake_placement.h"
 
 namespace kdn {
