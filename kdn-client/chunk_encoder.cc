@@ -55,7 +55,7 @@ absl::StatusOr<Chunk> EncodeChunk(const SpaceId& id, const KvSpace& space, const
   for (SlabInfo& slab : manifest->slabs) {
     const EncodeHints hints = {.layer = slab.layer, .layer_count = LayerCount(space), .first_token = chunk.first_token};
     KDN_ASSIGN_OR_RETURN(Encoded encoded,
-                         EncodeSlab(slab, codec, hints, source.Place(slab, chunk.first_token), gathered));
+                         EncodeSlab(slab, codec, hints, source.Place(slab, {.at = chunk.first_token}), gathered));
     slab.codec = encoded.codec->id();
     manifest->fidelity = std::min(manifest->fidelity, encoded.codec->fidelity());
     slabs.push_back(std::move(encoded.bytes).Freeze());

@@ -116,9 +116,11 @@ class ClientImpl final : public Client {
                                     const FetchOptions& options) override {
     const absl::Time begin = RealNow();
     KDN_ASSIGN_OR_RETURN(const KvView view, KvView::Over(space_, destination, options.layers, options.tokens));
-    std::vector<uint64_t> places(options.destination_tokens.begin(), options.destination_tokens.end());
+    std::vector<ChunkPlace> places = options.places;
     if (places.empty()) {
-      for (const ChunkRef& chunk : chunks) places.push_back(uint64_t{chunk.first_token} + options.destination_token);
+      for (const ChunkRef& chunk : chunks) {
+        places.push_back({.at = int64_t{chunk.first_token} + options.destination_token});
+      }
     }
     KDN_RETURN_IF_ERROR(view.CheckChunks(chunks, places));
     const Codec* codec = nullptr;

@@ -56,8 +56,8 @@ struct FetchOptions {
   Fidelity least = Fidelity::kExact;
   // Added to each chunk's first_token: where in the destination its tokens go. The bytes are not changed.
   uint32_t destination_token = 0;
-  // Instead of that, for each chunk, where its first token goes: chunks of several segments, fetched at once.
-  std::vector<uint32_t> destination_tokens = {};
+  // Instead of that, for each chunk its own place: chunks of several segments, or parts of them, fetched at once.
+  std::vector<ChunkPlace> places = {};
   // Positions of the destination that are written; what chunks hold beyond them is verified, but not written, and needs
   // no room there.
   TokenRange tokens = {};

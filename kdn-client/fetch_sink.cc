@@ -309,8 +309,8 @@ uint32_t FetchSink::Arrivals::NextWanted(const Manifest& manifest, uint32_t slab
 }
 
 FetchSink::Arrivals::Slab FetchSink::Arrivals::SlabOf(size_t chunk, const SlabInfo& info) const {
-  const uint64_t at_token = want_.places.empty() ? chunks_[chunk].first_token : want_.places[chunk];
-  return {.chunk = chunk, .info = &info, .codec = *FindCodec(info.codec), .place = view_.Place(info, at_token)};
+  const ChunkPlace place = want_.places.empty() ? ChunkPlace{.at = chunks_[chunk].first_token} : want_.places[chunk];
+  return {.chunk = chunk, .info = &info, .codec = *FindCodec(info.codec), .place = view_.Place(info, place)};
 }
 
 bool FetchSink::Stream::OnChunk(size_t chunk, const ManifestPtr& manifest, TierKind tier) {

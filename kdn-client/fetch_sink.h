@@ -35,7 +35,7 @@ class FetchSink final : public SlabSink {
   struct Want {
     LayerRange layers = {};
     Fidelity least = Fidelity::kExact;
-    std::span<const uint64_t> places = {};  // where each chunk's first token goes; empty: to its first_token
+    std::span<const ChunkPlace> places = {};  // of each chunk; empty: at its first_token
     // As FetchOptions has it: on any thread that delivers, one at a time.
     std::function<void(uint32_t layer)> on_layer = {};
   };

@@ -56,6 +56,12 @@ struct TokenRange {
   friend bool operator==(const TokenRange&, const TokenRange&) = default;
 };
 
+// Where a chunk goes in a sequence, and what of it is taken.
+struct ChunkPlace {
+  int64_t at = 0;        // position of its first token; where it is below 0, tokens before position 0 are not taken
+  TokenRange take = {};  // of its tokens, counted from its first
+};
+
 // Contiguous by layer: K of layer l is [capacity_tokens, heads, k_dim] at k[l], V is [capacity_tokens, heads, v_dim] at
 // v[l] (null where the space stores no V). Both vectors have an entry for each layer of the space.
 struct ContiguousKv {

@@ -8,6 +8,11 @@
 #include "storage/base/status.h"
 
 namespace kdn {
+namespace {
+
+constexpr int64_t kFarthest = int64_t{1} << 40;  // beyond any position, and far from overflow
+
+}  // namespace
 
 absl::StatusOr<KvView> KvView::Over(const KvSpace& space, const KvLayout& kv, LayerRange layers, TokenRange tokens) {
   KDN_ASSIGN_OR_RETURN(const KvPool pool, KvPool::Of(kv, space));
@@ -41,9 +46,9 @@ KvView::KvView(const KvSpace& space, const KvPool& pool, TokenRange tokens)
       block_table_(pool.block_table),
       layers_(LayerCount(space)) {}
 
-absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint64_t> places) const {
+absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<const ChunkPlace> places) const {
   if (!places.empty() && places.size() != chunks.size()) {
-    return InvalidArgument("{} destinations for {} chunks; give one for each", places.size(), chunks.size());
+    return InvalidArgument("{} places for {} chunks; give one for each", places.size(), chunks.size());
   }
   for (size_t i = 0; i < chunks.size(); ++i) {
     const ChunkRef& chunk = chunks[i];
@@ -51,9 +56,14 @@ absl::Status KvView::CheckChunks(std::span<const ChunkRef> chunks, std::span<con
       return InvalidArgument("chunk {}: it has {} tokens; chunks of this space have 1 to {}", i, chunk.tokens,
                              chunk_tokens_);
     }
-    const uint64_t at_token = places.empty() ? chunk.first_token : places[i];
-    const Taken taken = TakenOf(at_token, chunk.tokens);
-    if (taken.begin < taken.end) KDN_RETURN_IF_ERROR(CheckBlocks(i, at_token + taken.begin, at_token + taken.end));
+    const ChunkPlace place = places.empty() ? ChunkPlace{.at = chunk.first_token} : places[i];
+    if (place.at < -kFarthest || place.at > kFarthest) {
+      return InvalidArgument("chunk {}: {} is no position of a sequence", i, place.at);
+    }
+    const Taken taken = TakenOf(place, chunk.tokens);
+    if (taken.begin == taken.end) continue;
+    const auto begin = static_cast<uint64_t>(place.at + taken.begin);
+    KDN_RETURN_IF_ERROR(CheckBlocks(i, begin, begin + (taken.end - taken.begin)));
   }
   return absl::OkStatus();
 }
@@ -85,23 +95,23 @@ absl::Status KvView::CheckHoldsAllHeads() const {
       heads_.begin, heads_.end);
 }
 
-KvView::Taken KvView::TakenOf(uint64_t at_token, uint32_t tokens) const {
-  const auto offset_of = [&](uint64_t position) {
-    return static_cast<uint32_t>(std::clamp(position, at_token, at_token + tokens) - at_token);
-  };
+KvView::Taken KvView::TakenOf(const ChunkPlace& place, uint32_t tokens) const {
+  const auto offset_of = [&](uint32_t position) { return std::clamp<int64_t>(position - place.at, 0, tokens); };
   const bool open = tokens_.end == TokenRange().end;
-  return {.begin = offset_of(tokens_.begin), .end = open ? tokens : offset_of(tokens_.end)};
+  const auto begin = static_cast<uint32_t>(std::max<int64_t>(offset_of(tokens_.begin), place.take.begin));
+  const auto end = static_cast<uint32_t>(std::min<int64_t>(open ? tokens : offset_of(tokens_.end), place.take.end));
+  return begin < end ? Taken{.begin = begin, .end = end} : Taken{.begin = 0, .end = 0};
 }
 
-SlabPlace KvView::Place(const SlabInfo& slab, uint64_t at_token) const {
+SlabPlace KvView::Place(const SlabInfo& slab, const ChunkPlace& place) const {
   const LayerTensors& layer = layers_[slab.layer];
-  const Taken taken = TakenOf(at_token, slab.shape.tokens);
+  const Taken taken = TakenOf(place, slab.shape.tokens);
   const uint32_t held = layer.heads.Count();
   const SlabPart part = {.first_head = slab.shape.heads == held ? 0 : layer.heads.begin,
                          .heads = held,
                          .first_token = taken.begin,
                          .end_token = taken.end};
-  return SlabPlace(slab.shape, slab.kind == SlabKind::kV ? layer.v : layer.k, part, at_token);
+  return SlabPlace(slab.shape, slab.kind == SlabKind::kV ? layer.v : layer.k, part, place.at);
 }
 
 }  // namespace kdn

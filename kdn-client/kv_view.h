@@ -32,10 +32,9 @@ class KvView {
   static absl::StatusOr<KvView> Over(const KvSpace& space, const KvLayout& kv, LayerRange layers,
                                      TokenRange tokens = {});
 
-  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or, where its first token is to
-  // lie at its entry of `places` (empty: at its first_token), has tokens to take for which memory has no room or no
-  // block.
-  absl::Status CheckChunks(std::span<const ChunkRef> chunks, std::span<const uint64_t> places = {}) const;
+  // INVALID_ARGUMENT naming the chunk that is empty, longer than the space's chunks, or, at its entry of `places`
+  // (empty: at its first_token), has tokens to take for which memory has no room or no block.
+  absl::Status CheckChunks(std::span<const ChunkRef> chunks, std::span<const ChunkPlace> places = {}) const;
 
   // The heads that memory holds, of every layer; HeadRange() when it holds all of them.
   HeadRange heads() const { return holds_all_heads_ ? HeadRange() : heads_; }
@@ -45,10 +44,10 @@ class KvView {
   // INVALID_ARGUMENT unless memory holds all heads, so that whole chunks can be read.
   absl::Status CheckHoldsAllHeads() const;
 
-  // The place of a slab whose first token is at position `at_token`. `slab` must be of the space's geometry, with all
-  // heads of its layer or with those alone that memory holds, and of a layer of the view; its chunk must have passed
-  // CheckChunks.
-  SlabPlace Place(const SlabInfo& slab, uint64_t at_token) const;
+  // Where a slab of a chunk that goes to `place` lies. `slab` must be of the space's geometry, with all heads of its
+  // layer or with those alone that memory holds, and of a layer of the view; its chunk must have passed CheckChunks
+  // there.
+  SlabPlace Place(const SlabInfo& slab, const ChunkPlace& place) const;
 
  private:
   // Tokens [begin, end) of a chunk, counted from its first.
@@ -58,7 +57,7 @@ class KvView {
   };
 
   KvView(const KvSpace& space, const KvPool& pool, TokenRange tokens);
-  Taken TakenOf(uint64_t at_token, uint32_t tokens) const;
+  Taken TakenOf(const ChunkPlace& place, uint32_t tokens) const;
   absl::Status CheckBlocks(size_t chunk, uint64_t begin, uint64_t end) const;
 
   uint32_t chunk_tokens_;

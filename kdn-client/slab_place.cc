@@ -7,8 +7,8 @@
 
 namespace kdn {
 
-SlabPlace::SlabPlace(const SlabShape& shape, const BlockedTensor& tensor, const SlabPart& part, uint64_t at_token)
-    : shape_(shape), tensor_(tensor), part_(part), at_token_(at_token) {
+SlabPlace::SlabPlace(const SlabShape& shape, const BlockedTensor& tensor, const SlabPart& part, int64_t at)
+    : shape_(shape), tensor_(tensor), part_(part), at_(at) {
   slab_element_ = DTypeSize(shape.dtype);
   memory_element_ = DTypeSize(tensor.dtype);
   const uint64_t head = shape.dim * slab_element_;
@@ -60,7 +60,7 @@ SlabPlace::Run SlabPlace::RunAt(uint64_t offset) const {
   const uint64_t in_held = in_row - before_;
   if (in_held >= held_) return {nullptr, row_ - in_row};
 
-  const uint64_t position = at_token_ + token;
+  const auto position = static_cast<uint64_t>(at_ + static_cast<int64_t>(token));
   const uint64_t entry = position / tensor_.block_tokens;
   const uint64_t slot = position - entry * tensor_.block_tokens;
   const auto block = static_cast<uint64_t>(tensor_.block_table[entry]);

@@ -37,9 +37,9 @@ struct SlabPart {
 class SlabPlace {
  public:
   SlabPlace() = default;
-  // The slab's first token is the sequence's token `at_token`. `part` lies within `shape`, and its tokens in blocks of
-  // the table.
-  SlabPlace(const SlabShape& shape, const BlockedTensor& tensor, const SlabPart& part, uint64_t at_token);
+  // The slab's first token is at position `at` of the sequence; below 0 where that token is not in `part`, which lies
+  // within `shape`, and its tokens in blocks of the table.
+  SlabPlace(const SlabShape& shape, const BlockedTensor& tensor, const SlabPart& part, int64_t at);
 
   // Whether elements change their type on the way.
   bool Converts() const { return tensor_.dtype != shape_.dtype; }
@@ -71,7 +71,7 @@ class SlabPlace {
   SlabShape shape_;
   BlockedTensor tensor_;
   SlabPart part_;
-  uint64_t at_token_ = 0;
+  int64_t at_ = 0;
 
   // Bytes of the slab: a token, the heads before those that memory holds, and those.
   uint64_t row_ = 0;

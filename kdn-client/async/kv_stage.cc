@@ -64,8 +64,8 @@ void KvStage::CopyFrom(const KvView& source) {
   Buffer gathered;  // reused from slab to slab
   for (const ChunkRef& chunk : chunks_) {
     for (const SlabInfo& slab : SlabsOf(space_, chunk.tokens)) {
-      const SlabPlace from = source.Place(slab, chunk.first_token);
-      const SlabPlace to = stage.Place(slab, chunk.first_token);
+      const SlabPlace from = source.Place(slab, {.at = chunk.first_token});
+      const SlabPlace to = stage.Place(slab, {.at = chunk.first_token});
       if (const MutableByteSpan direct = to.Direct(); !direct.empty()) {
         from.Read(direct);
         continue;

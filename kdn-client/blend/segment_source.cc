@@ -11,11 +11,16 @@
 namespace kdn {
 namespace {
 
-// A chunk of a segment, and where in the prompt its first token goes.
+// A chunk is fetched whole: where less than one token in so many is of use, it is not worth it.
+constexpr uint32_t kWorthFetching = 4;
+
+// A chunk of a segment, where in the prompt it goes, and which of its tokens are of the segment.
 struct PlacedChunk {
   ChunkRef chunk;
-  uint32_t begin = 0;
+  ChunkPlace place;
   uint32_t segment = 0;
+
+  uint32_t Tokens() const { return place.take.end - place.take.begin; }
 };
 
 // Its KV was computed after nothing, and nothing stands before it.
@@ -69,8 +74,15 @@ absl::StatusOr<std::vector<PlacedChunk>> ChunksOf(const Client& client, std::spa
                          ChunkChain(client.space_id(), client.space().chunk_tokens, stored));
     const uint32_t end = segment.source + segment.tokens;
     for (const ChunkRef& chunk : chain) {
-      if (chunk.first_token < segment.source || chunk.first_token + chunk.tokens > end) continue;
-      chunks.push_back({.chunk = chunk, .begin = segment.begin + (chunk.first_token - segment.source), .segment = i});
+      const uint32_t chunk_end = chunk.first_token + chunk.tokens;
+      if (chunk_end <= segment.source || chunk.first_token >= end) continue;
+      const PlacedChunk placed = {
+          .chunk = chunk,
+          .place = {.at = int64_t{segment.begin} + chunk.first_token - segment.source,
+                    .take = {.begin = std::max(chunk.first_token, segment.source) - chunk.first_token,
+                             .end = std::min(chunk_end, end) - chunk.first_token}},
+          .segment = i};
+      if (placed.Tokens() * kWorthFetching >= chunk.tokens) chunks.push_back(placed);
     }
   }
   return chunks;
@@ -102,7 +114,7 @@ class SegmentSource::Load {
   void Add(uint32_t run, const PlacedChunk& placed) {
     runs_.push_back(run);
     chunks_.push_back(placed.chunk);
-    destinations_.push_back(placed.begin);
+    places_.push_back(placed.place);
   }
 
   void Start(absl::Time deadline) {
@@ -152,7 +164,7 @@ class SegmentSource::Load {
                       {.deadline = deadline - RealNow(),
                        .layers = layers_,
                        .least = least_,
-                       .destination_tokens = destinations_,
+                       .places = places_,
                        .tokens = {.begin = 0, .end = prompt_tokens_ - 1},  // the last one is computed
                        .layer_major = true,
                        .on_layer = [this](uint32_t layer) { LayerCame(layer); },
@@ -176,7 +188,7 @@ class SegmentSource::Load {
   const uint32_t prompt_tokens_;
   std::vector<uint32_t> runs_;  // of each chunk
   std::vector<ChunkRef> chunks_;
-  std::vector<uint32_t> destinations_;
+  std::vector<ChunkPlace> places_;
   Cancellation cancel_;
 
   Mutex mu_;
@@ -216,9 +228,9 @@ absl::StatusOr<std::unique_ptr<SegmentSource>> SegmentSource::Start(Client& clie
     }
     ++report.held;
     const PlacedChunk& placed = chunks[i];
-    ReusedRun run = {.begin = placed.begin,
-                     .tokens = placed.chunk.tokens,
-                     .source = placed.chunk.first_token,
+    ReusedRun run = {.begin = static_cast<uint32_t>(placed.place.at + placed.place.take.begin),
+                     .tokens = placed.Tokens(),
+                     .source = placed.chunk.first_token + placed.place.take.begin,
                      .segment = placed.segment,
                      .exact = AtFront(segments[placed.segment]) && options.least == Fidelity::kExact};
     if (run.begin + run.tokens == prompt_tokens) --run.tokens;

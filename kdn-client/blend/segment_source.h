@@ -33,7 +33,8 @@ struct PromptSegment {
   uint32_t begin = 0;
   uint32_t tokens = 0;
   // The whole sequence as it was stored, of which these are tokens [source, source + tokens); empty: they are all of
-  // it. Chunks that lie in the piece as a whole are reused, tokens of others at its ends are computed. Outlives Start.
+  // it. Of chunks at the piece's ends its tokens are taken; a chunk of which it has less than a quarter is left, and
+  // these tokens are computed. Outlives Start.
   std::span<const Token> stored = {};
   uint32_t source = 0;
 };

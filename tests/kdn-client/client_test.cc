@@ -110,8 +110,13 @@ TEST_F(ClientTest, ChunksThatEndBeyondTheMemoryAreRefused) {
   kv_.capacity_tokens = kTokens;
   EXPECT_THAT(FetchError({.destination_token = 1}), HasSubstr("chunk 2: tokens [33, 49) end beyond"));
   EXPECT_THAT(FetchError({.destination_token = UINT32_MAX}), HasSubstr("chunk 0: tokens [4294967295, 4294967311)"));
-  EXPECT_THAT(FetchError({.destination_tokens = {0, 16, 33}}), HasSubstr("chunk 2: tokens [33, 49) end beyond"));
-  EXPECT_THAT(FetchError({.destination_tokens = {0, 1}}), HasSubstr("2 destinations for 3 chunks; give one for each"));
+  EXPECT_THAT(FetchError({.places = {{.at = 0}, {.at = 16}, {.at = 33}}}),
+              HasSubstr("chunk 2: tokens [33, 49) end beyond"));
+  EXPECT_THAT(FetchError({.places = {{}, {.at = 1}}}), HasSubstr("2 places for 3 chunks; give one for each"));
+  EXPECT_THAT(FetchError({.places = {{.at = -3}, {.at = 13}, {.at = 29}}}), HasSubstr("OK"))
+      << "tokens before 0 are left out";
+  EXPECT_THAT(FetchError({.places = {{}, {.at = INT64_MIN}, {}}}), HasSubstr("is no position of a sequence"));
+  EXPECT_THAT(FetchError({.places = {{}, {.at = INT64_MAX}, {}}}), HasSubstr("chunk 1: 9223372036854775807 is no"));
 }
 
 TEST_F(ClientTest, ChunksOfAnImpossibleLengthAreRefused) {

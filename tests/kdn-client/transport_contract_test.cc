@@ -265,20 +265,44 @@ TEST_P(TransportContract, EachChunkMayGoSomewhereElse) {
   StoreAll(*client, computed);
 
   // In reverse order, the first chunk at the end, with 3 tokens left free before each.
-  std::vector<uint32_t> places(5);
+  std::vector<ChunkPlace> places(5);
   uint32_t end = 0;
   for (uint32_t chunk = 5; chunk-- > 0;) {
-    places[chunk] = end + 3;
-    end = places[chunk] + std::min(kChunkTokens, kTokens - chunk * kChunkTokens);
+    places[chunk].at = end + 3;
+    end += 3 + std::min(kChunkTokens, kTokens - chunk * kChunkTokens);
   }
   EngineMemory fetched(space, end);
-  EXPECT_TRUE(FetchAll(*client, fetched, {.destination_tokens = places, .layer_major = true}).AllReady());
+  EXPECT_TRUE(FetchAll(*client, fetched, {.places = places, .layer_major = true}).AllReady());
   for (size_t layer = 0; layer < 4; ++layer) {
     for (uint32_t chunk = 0; chunk < 5; ++chunk) {
       const uint32_t at = chunk * kChunkTokens;
+      const auto to = static_cast<uint32_t>(places[chunk].at);
       const uint32_t tokens = std::min(kChunkTokens, kTokens - at);
-      EXPECT_EQ(fetched.Rows(layer, places[chunk], tokens), computed.Rows(layer, at, tokens));
-      EXPECT_TRUE(fetched.IsZero(layer, places[chunk] - 3, 3));
+      EXPECT_EQ(fetched.Rows(layer, to, tokens), computed.Rows(layer, at, tokens));
+      EXPECT_TRUE(fetched.IsZero(layer, to - 3, 3));
+    }
+  }
+}
+
+TEST_P(TransportContract, OfAChunkSomeTokensMayBeTaken) {
+  const KvSpace space = TinySpace();
+  const std::unique_ptr<Client> client = ClientOf(space);
+  const EngineMemory computed = EngineMemory::WithKv(space, kTokens);
+  StoreAll(*client, computed);
+
+  // The last 6 tokens of the first chunk at the sequence's start, then 2 of each of the next three, and nothing of the
+  // last one.
+  std::vector<ChunkPlace> places = {{.at = 6 - int64_t{kChunkTokens}, .take = {.begin = kChunkTokens - 6}}};
+  for (uint32_t chunk = 1; chunk < 4; ++chunk) {
+    places.push_back({.at = int64_t{4} + 2 * chunk - 1, .take = {.begin = 1, .end = 3}});
+  }
+  places.push_back({.at = 1000, .take = {.begin = 3, .end = 3}});
+  EngineMemory fetched(space, 12);
+  EXPECT_TRUE(FetchAll(*client, fetched, {.places = places, .layer_major = true}).AllReady());
+  for (size_t layer = 0; layer < 4; ++layer) {
+    EXPECT_EQ(fetched.Rows(layer, 0, 6), computed.Rows(layer, kChunkTokens - 6, 6));
+    for (uint32_t chunk = 1; chunk < 4; ++chunk) {
+      EXPECT_EQ(fetched.Rows(layer, 4 + 2 * chunk, 2), computed.Rows(layer, chunk * kChunkTokens + 1, 2));
     }
   }
 }

@@ -211,14 +211,13 @@ TEST_F(BlendPromptTest, PiecesAreFoundAnywhereInAPrompt) {
   const BlendProfile all = ProfileAt(1, 1.0);
   const BlendRun found = run(all, logits);
   EXPECT_LT(RelativeDifference(logits, FullPrefill(prompt)), 1e-4);
-  EXPECT_EQ(found.blend.exact_tokens, 46u) << "with the front's short chunk, and tokens computed behind it";
-  // Whole chunks of the second are its tokens [16, 64); the third ends with a short one.
-  EXPECT_EQ(found.blend.reused_tokens, 48u + 72u);
-  EXPECT_EQ(found.blend.fresh_tokens, 12u + 7u + 5u);
+  EXPECT_EQ(found.blend.exact_tokens, 40u) << "the front's short chunk included, which no prefix lookup finds";
+  EXPECT_EQ(found.blend.reused_tokens, 60u + 72u);
+  EXPECT_EQ(found.blend.fresh_tokens, 7u + 5u);
   EXPECT_TRUE(found.blended);
 
   const BlendProfile some = ProfileAt(1, 0.15);
-  EXPECT_EQ(run(some, logits).blend.kept.back(), 18u);
+  EXPECT_EQ(run(some, logits).blend.kept.back(), 20u);
 }
 
 TEST_F(BlendPromptTest, TheFrontIsLookedUpEvenWhereTheFinderDoesNotKnowIt) {

@@ -100,8 +100,8 @@ TEST(KvStage, ChunksAreCopiedToWhereTheyLieAlsoWhenTheyCrossBlocks) {
     for (const SlabInfo& slab : SlabsOf(space, chunk.tokens)) {
       Buffer expected(slab.shape.RawSize());
       Buffer copied(slab.shape.RawSize());
-      source.Place(slab, chunk.first_token).Read(expected.span());
-      copy.Place(slab, chunk.first_token).Read(copied.span());
+      source.Place(slab, {.at = chunk.first_token}).Read(expected.span());
+      copy.Place(slab, {.at = chunk.first_token}).Read(copied.span());
       EXPECT_TRUE(std::ranges::equal(expected.span(), copied.span()));
     }
   }

@@ -230,21 +230,22 @@ TEST_F(SegmentSourceTest, WithoutChecksNothingButTheFrontIsFetched) {
 }
 
 // Tokens of the prompt with others before and after them, stored as one sequence.
-TEST_F(SegmentSourceTest, OfAPieceTheWholeChunksAreReused) {
+TEST_F(SegmentSourceTest, OfAPieceItsPartsOfChunksAreReused) {
   StoreSegment(segments_[0]);
-  // The sequence's chunks are [0, 8), …, [40, 48); the piece is its tokens [5, 43), so that [8, 40) can be reused.
+  // The sequence's chunks are [0, 8), …, [40, 48); the piece is its tokens [5, 41). Of the first chunk it has 3 tokens,
+  // of the last one 1, which is not worth a fetch.
   std::vector<Token> sequence(48, Token{7});
-  std::copy_n(tokens_.begin() + 18, 38, sequence.begin() + 5);
+  std::copy_n(tokens_.begin() + 18, 36, sequence.begin() + 5);
   StoreTokens(sequence);
-  segments_ = {segments_[0], {.begin = 18, .tokens = 38, .stored = sequence, .source = 5}};
+  segments_ = {segments_[0], {.begin = 18, .tokens = 36, .stored = sequence, .source = 5}};
   const Result all = Run(At(1, 1.0));
   EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
-  EXPECT_EQ(all.loaded.chunks, 2u + 4u);
-  EXPECT_EQ(all.loaded.used, 2u + 4u);
-  EXPECT_EQ(all.report.exact_tokens, 21u) << "the tokens before the first whole chunk are computed from exact ones";
-  EXPECT_EQ(all.report.reused_tokens, 32u);
-  EXPECT_EQ(all.report.fresh_tokens, 12u);
-  EXPECT_THAT(Run(At(1, 0.25)).report.kept, ElementsAre(32, 8, 8, 8));
+  EXPECT_EQ(all.loaded.chunks, 2u + 5u);
+  EXPECT_EQ(all.loaded.used, 2u + 5u);
+  EXPECT_EQ(all.report.exact_tokens, 18u) << "the tokens before the piece are computed from exact ones";
+  EXPECT_EQ(all.report.reused_tokens, 35u);
+  EXPECT_EQ(all.report.fresh_tokens, 9u);
+  EXPECT_THAT(Run(At(1, 0.2)).report.kept, ElementsAre(35, 7, 7, 7));
 }
 
 TEST_F(SegmentSourceTest, APieceThatStandsEarlierThanItWasStoredIsMovedAndNotCalledExact) {
