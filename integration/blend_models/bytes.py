@@ -13,7 +13,6 @@ Training text: the Python library's sources (Debian's libpython3.*-stdlib and -m
 lines are left out of the training text wherever they occur.
 """
 
-import argparse
 import glob
 import math
 import os
@@ -71,30 +70,30 @@ def losses(logits, tokens):
     return loss[tokens[:, 1:] != BOS]
 
 
-def train(model, seed, steps, batch, log):
-    random = np.random.default_rng(seed)
+def train(model, flags, log):
+    random = np.random.default_rng(flags.seed)
     documents = training_text()
     sizes = np.array([len(text) for text in documents], np.float64)
     log(f"{len(documents)} documents, {sizes.sum() / 1e6:.1f} MB")
     peak = 2e-3
     adam = llama.optimizer(model, peak)
     begin, seen = time.monotonic(), []
-    for step in range(steps):
-        tokens = draw(random, documents, sizes / sizes.sum(), batch)
+    for step in range(flags.steps):
+        tokens = draw(random, documents, sizes / sizes.sum(), flags.batch)
         for group in adam.param_groups:
-            group["lr"] = llama.learning_rate(step, steps, peak)
+            group["lr"] = llama.learning_rate(step, flags.steps, peak)
         loss = losses(model.forward(tokens), tokens).mean()
         adam.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         seen.append(loss.item())
-        if (step + 1) % 100 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == flags.steps:
             log(f"step {step + 1} bits a byte {np.mean(seen) / math.log(2):.4f} seconds {time.monotonic() - begin:.0f}")
             seen = []
 
 
-def evaluate(model, seed, count, log):
+def evaluate(model, flags, log):
     """Bits a byte of the last passage, and the share of the gap, plain reuse to full prefill, that a policy closes."""
     layers = range(1, model.layers - 1)
     policies = [("full prefill", [(0, 1.0)], "k"), ("plain reuse", [], "k")]
@@ -104,8 +103,9 @@ def evaluate(model, seed, count, log):
     policies += [("first rows of each chunk 15 %", [(0, 0.15)], "first")]
     documents = [np.frombuffer(text, np.uint8).astype(np.int64) for text in measured_text()]
     sizes = np.array([len(text) for text in documents], np.float64)
-    prompts = draw(np.random.default_rng(seed), documents, sizes / sizes.sum(), count)
-    random = torch.Generator().manual_seed(seed)
+    count = flags.prompts
+    prompts = draw(np.random.default_rng(flags.seed), documents, sizes / sizes.sum(), count)
+    random = torch.Generator().manual_seed(flags.seed)
     sums = np.zeros(len(policies))
     with torch.no_grad():
         for some in prompts.split(16):
@@ -120,37 +120,7 @@ def evaluate(model, seed, count, log):
         log(f"{name:32s} {value:.4f} closes {100 * (bits[1] - value) / (bits[1] - bits[0]):6.1f} %")
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--out", help="folder for config.json, model.safetensors and train.log")
-    arguments.add_argument("--evaluate", metavar="FOLDER", help="measure the model of a folder; train nothing")
-    arguments.add_argument("--steps", type=int, default=2000)
-    arguments.add_argument("--layers", type=int, default=6)
-    arguments.add_argument("--batch", type=int, default=6)
-    arguments.add_argument("--prompts", type=int, default=200)
-    flags = arguments.parse_args()
-    if (flags.out is None) == (flags.evaluate is None):
-        arguments.error("give --out or --evaluate")
-    llama.single_thread()
-    if flags.evaluate:
-        evaluate(llama.load(flags.evaluate), flags.seed, flags.prompts, lambda line: print(line, flush=True))
-        return
-    os.makedirs(flags.out, exist_ok=True)
-    with open(os.path.join(flags.out, "train.log"), "w") as file:
-        def log(line):
-            print(line, flush=True)
-            file.write(line + "\n")
-            file.flush()
-
-        log(f"bytes.py --seed {flags.seed} --steps {flags.steps} --layers {flags.layers} --batch {flags.batch}; "
-            f"PyTorch {torch.__version__}, NumPy {np.__version__}, 1 thread")
-        model = llama.Llama(VOCAB, 128, 352, flags.layers, heads=8, max_positions=2048, seed=flags.seed)
-        train(model, flags.seed, flags.steps, flags.batch, log)
-        model.round_to_float16()
-        model.save(flags.out, os.path.basename(os.path.normpath(flags.out)))
-        evaluate(model, flags.seed, flags.prompts, log)
-
-
 if __name__ == "__main__":
-    main()
+    llama.main(__doc__, lambda layers, seed: llama.Llama(VOCAB, 128, 352, layers, heads=8, max_positions=2048, seed=seed),
+               {"steps": (1000, None), "layers": (6, None), "batch": (6, "prompts of a step"),
+                "prompts": (200, "to measure with")}, train, evaluate)

@@ -5,6 +5,7 @@ trained here runs in any engine that reads such files. Everything runs on one th
 machine and the same PyTorch give the same weights.
 """
 
+import argparse
 import ctypes
 import json
 import math
@@ -268,3 +269,42 @@ def blended(model, segments, tail, schedule, selection="k", keep_last=1, random=
         mask = torch.where(steps <= rows[..., None], 0.0, -1e9)[:, None]
         x = model.finish(i, x, model.rotated(q, rows), all_k, all_v, mask)
     return model.logits(x[:, -keep_last:])
+
+
+# ---- scripts ----
+
+
+def main(description, size, numbers, train, evaluate):
+    """What a script of a task does: trains and measures, or measures again.
+
+    `size` makes the model of a number of layers and a seed. `numbers` are the script's own flags, {name: (value, help)}.
+    `train` and `evaluate` take the model, the flags and a function that logs a line.
+    """
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--out", help="folder for config.json, model.safetensors and train.log")
+    arguments.add_argument("--evaluate", metavar="FOLDER", help="measure the model of a folder; train nothing")
+    arguments.add_argument("--seed", type=int, default=1)
+    for name, (value, text) in numbers.items():
+        arguments.add_argument(f"--{name}", type=int, default=value, help=text)
+    flags = arguments.parse_args()
+    if (flags.out is None) == (flags.evaluate is None):
+        arguments.error("give --out or --evaluate")
+    single_thread()
+    torch.manual_seed(flags.seed)
+    if flags.evaluate:
+        evaluate(load(flags.evaluate), flags, lambda line: print(line, flush=True))
+        return
+    os.makedirs(flags.out, exist_ok=True)
+    with open(os.path.join(flags.out, "train.log"), "w") as file:
+        def log(line):
+            print(line, flush=True)
+            file.write(line + "\n")
+            file.flush()
+
+        given = " ".join(f"--{name} {getattr(flags, name)}" for name in ["seed", *numbers])
+        log(f"{arguments.prog} {given}; PyTorch {torch.__version__}, NumPy {np.__version__}, 1 thread")
+        model = size(flags.layers, flags.seed)
+        train(model, flags, log)
+        model.round_to_float16()
+        model.save(flags.out, os.path.basename(os.path.normpath(flags.out)))
+        evaluate(model, flags, log)

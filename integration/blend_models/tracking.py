@@ -14,8 +14,6 @@ of its KV cache answers wrongly: the task measures exactly what blending has to 
 tracking_task.h draws the same prompts in C++ (the same distribution, not the same numbers).
 """
 
-import argparse
-import os
 import time
 
 import llama  # before NumPy and PyTorch
@@ -101,19 +99,19 @@ QUERIES = 16
 EXIT_WEIGHT = 0.5
 
 
-def train(model, seed, steps, tokens_per_step, log):
-    random = np.random.default_rng(seed)
+def train(model, flags, log):
+    random = np.random.default_rng(flags.seed)
     peak = 2e-3
     adam = llama.optimizer(model, peak)
     begin = time.monotonic()
     stage, done = 0, 0.0
     losses, right = [], []
-    for step in range(steps):
+    for step in range(flags.steps):
         chunks, statements, references = STAGES[stage]
-        batch = tokens_per_step // (chunks * (1 + 2 * statements) + 2 * QUERIES)
+        batch = flags.tokens // (chunks * (1 + 2 * statements) + 2 * QUERIES)
         tokens, rows, labels = training_batch(random, batch, chunks, statements, references, QUERIES)
         for group in adam.param_groups:
-            group["lr"] = llama.learning_rate(step, steps, peak)
+            group["lr"] = llama.learning_rate(step, flags.steps, peak)
         exits = model.forward(tokens, rows=lambda x: x[:, rows], exits=model.layers // 2 - 1)
         logits = exits[-1]
         each = [torch.nn.functional.cross_entropy(read.reshape(-1, VOCAB), labels.reshape(-1)) for read in exits]
@@ -126,7 +124,7 @@ def train(model, seed, steps, tokens_per_step, log):
         losses.append(loss.item())
         right.append((logits[:, -QUERIES:].argmax(-1) == labels[:, -QUERIES:]).float().mean().item())
         done += 0.05 * (right[-1] - done)
-        if (step + 1) % 250 == 0 or step + 1 == steps or (done > STAGE_DONE and stage + 1 < len(STAGES)):
+        if (step + 1) % 250 == 0 or step + 1 == flags.steps or (done > STAGE_DONE and stage + 1 < len(STAGES)):
             log(f"step {step + 1} chunks x statements {chunks} x {statements} loss {np.mean(losses):.4f} "
                 f"queries right {np.mean(right):.4f} seconds {time.monotonic() - begin:.0f}")
             losses, right = [], []
@@ -151,7 +149,7 @@ def questions(random, count, hops):
     return list(tokens.chunk(CHUNKS, 1)), tail, answer
 
 
-def evaluate(model, seed, count, log):
+def evaluate(model, flags, log):
     """The share of questions answered rightly, by hops and policy."""
     last = model.layers - 1
     policies = [("full prefill", [(0, 1.0)], "k"), ("plain reuse", [], "k")]
@@ -161,8 +159,9 @@ def evaluate(model, seed, count, log):
     policies += [(f"V 30 % at {i}, 10 % at {i + 1}", [(i, 0.30), (i + 1, 0.10)], "v") for i in range(1, last)]
     policies += [(f"random 15 % at layer {i}", [(i, 0.15)], "random") for i in range(0, last)]
     policies += [("first rows of each chunk 15 %", [(0, 0.15)], "first")]
-    random = np.random.default_rng(1_000_000 + seed)
-    torch_random = torch.Generator().manual_seed(seed)
+    count = flags.questions
+    random = np.random.default_rng(1_000_000 + flags.seed)
+    torch_random = torch.Generator().manual_seed(flags.seed)
     shares = np.zeros((len(policies), 4))
     with torch.no_grad():
         for hops in range(4):
@@ -180,38 +179,7 @@ def evaluate(model, seed, count, log):
         log(f"{name:32s} " + " ".join(f"{share:6.3f}" for share in row))
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--out", help="folder for config.json, model.safetensors and train.log")
-    arguments.add_argument("--evaluate", metavar="FOLDER", help="measure the model of a folder; train nothing")
-    arguments.add_argument("--steps", type=int, default=4000)
-    arguments.add_argument("--layers", type=int, default=8)
-    arguments.add_argument("--tokens", type=int, default=2400, help="a step")
-    arguments.add_argument("--questions", type=int, default=500, help="for each number of hops")
-    flags = arguments.parse_args()
-    if (flags.out is None) == (flags.evaluate is None):
-        arguments.error("give --out or --evaluate")
-    llama.single_thread()
-    torch.manual_seed(flags.seed)
-    if flags.evaluate:
-        evaluate(llama.load(flags.evaluate), flags.seed, flags.questions, lambda line: print(line, flush=True))
-        return
-    os.makedirs(flags.out, exist_ok=True)
-    with open(os.path.join(flags.out, "train.log"), "w") as file:
-        def log(line):
-            print(line, flush=True)
-            file.write(line + "\n")
-            file.flush()
-
-        log(f"tracking.py --seed {flags.seed} --steps {flags.steps} --layers {flags.layers} --tokens {flags.tokens}; "
-            f"PyTorch {torch.__version__}, NumPy {np.__version__}, 1 thread")
-        model = llama.Llama(VOCAB, 64, 176, flags.layers, heads=4, max_positions=2048, seed=flags.seed)
-        train(model, flags.seed, flags.steps, flags.tokens, log)
-        model.round_to_float16()
-        model.save(flags.out, os.path.basename(os.path.normpath(flags.out)))
-        evaluate(model, flags.seed, flags.questions, log)
-
-
 if __name__ == "__main__":
-    main()
+    llama.main(__doc__, lambda layers, seed: llama.Llama(VOCAB, 64, 176, layers, heads=4, max_positions=2048, seed=seed),
+               {"steps": (4000, None), "layers": (8, None), "tokens": (2400, "a step"),
+                "questions": (500, "to measure with, for each number of hops")}, train, evaluate)

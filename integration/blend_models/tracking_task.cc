@@ -5,15 +5,11 @@
 #include <span>
 #include <utility>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn::blend_models {
 
-// SplitMix64 (Steele et al. 2014), as the standard library's distributions differ between implementations.
-uint64_t TrackingTask::Next() {
-  uint64_t z = state_ += 0x9e3779b97f4a7c15U;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31);
-}
+uint64_t TrackingTask::Next() { return SplitMix64(state_); }
 
 // The high half of a product: the bias against small bounds is below 2^-26 and nothing here can see it.
 uint32_t TrackingTask::Below(uint32_t bound) { return static_cast<uint32_t>(((Next() >> 32) * bound) >> 32); }
