@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "storage/base/split_mix.h"
 #include "storage/base/status.h"
 #include "storage/format/codec.h"
 
@@ -18,12 +19,7 @@ constexpr size_t kMaxText = 1024;
 // What a lossy codec may be off by. Values lie in [0.5, 2); q8's steps there are about 0.03.
 constexpr float kTolerance = 0.1F;
 
-uint64_t Mix(uint64_t x) {  // SplitMix64
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
+uint64_t Mix(uint64_t x) { return SplitMix64(x); }
 
 float Bf16(const uint8_t* bytes) {
   uint16_t bits = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn {
 
 uint32_t KeptCount(double ratio, uint32_t reused) {
@@ -47,11 +49,8 @@ double SquaredDistance(std::span<const float> a, const float* b) {
 }
 
 double RandomScore(uint64_t seed, uint32_t position) {
-  // SplitMix64 (Steele, Lea and Flood 2014).
-  uint64_t x = seed + (uint64_t{position} + 1) * 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return static_cast<double>((x ^ (x >> 31)) >> 11);
+  // The position's number of the sequence that the seed begins.
+  return static_cast<double>(Mix64(seed + (uint64_t{position} + 1) * kGoldenGamma) >> 11);
 }
 
 }  // namespace kdn

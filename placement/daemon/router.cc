@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn {
 namespace {
 
@@ -55,7 +57,7 @@ class Router::Rank {
     if (size_ == entries_.size()) return;
     const SlotCost& node = router_.by_slot_[slot];
     const bool far = router_.IsFar(node, zone_);
-    const uint64_t spread = ((seed_ ^ slot) * 0x9e3779b97f4a7c15) >> 40;  // 24 bits
+    const uint64_t spread = ((seed_ ^ slot) * kGoldenGamma) >> 40;  // 24 bits
     Entry entry{
         .rank = group << 48 | uint64_t{far} << 40 | uint64_t{far ? node.far_class : node.near_class} << 32 | spread,
         .slot = slot};

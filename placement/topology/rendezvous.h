@@ -15,19 +15,14 @@
 #include <cstdint>
 #include <string_view>
 
-namespace kdn {
+#include "storage/base/split_mix.h"
 
-// The finaliser of SplitMix64: a bijection that spreads every bit over all of them.
-constexpr uint64_t Mix64(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
+namespace kdn {
 
 // FNV-1a of the id, mixed.
 uint64_t NodeHash(std::string_view id);
 
-constexpr uint64_t ThingHash(uint64_t thing) { return Mix64(thing + 0x9e3779b97f4a7c15u); }
+constexpr uint64_t ThingHash(uint64_t thing) { return Mix64(thing + kGoldenGamma); }
 
 constexpr uint64_t PairHash(uint64_t node_hash, uint64_t thing_hash) { return Mix64(node_hash ^ thing_hash); }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn {
 namespace {
 
@@ -24,7 +26,7 @@ void FrequencySketch::Reserve(size_t chunks) {
 
 FrequencySketch::Position FrequencySketch::At(uint64_t hash, int row) const {
   // Double hashing from the two halves of the hash; each row has a quarter of every word.
-  const uint64_t mixed = (hash + static_cast<uint64_t>(row) * ((hash >> 32) | 1)) * 0x9e3779b97f4a7c15u;
+  const uint64_t mixed = (hash + static_cast<uint64_t>(row) * ((hash >> 32) | 1)) * kGoldenGamma;
   const size_t word = (mixed >> 32) & (words_.size() - 1);
   return {word, row * 16 + static_cast<int>(mixed >> 30 & 3) * 4};
 }

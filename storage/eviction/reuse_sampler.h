@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "storage/base/split_mix.h"
 #include "storage/eviction/reuse_model.h"
 #include "storage/eviction/run_table.h"
 #include "storage/eviction/slot_list.h"
@@ -57,7 +58,7 @@ class ReuseSampler {
     bool operator()(uint64_t a, Slot b) const { return (*samples)[b].hash == a; }
   };
 
-  bool Wants(uint64_t hash) const { return (hash * 0x9e3779b97f4a7c15u >> 32) % one_in_ == 0; }
+  bool Wants(uint64_t hash) const { return (hash * kGoldenGamma >> 32) % one_in_ == 0; }
   uint64_t AgeOf(const Sample& sample, uint64_t now) const { return now - runs_[sample.run].used; }
   void Drop(Slot slot);
 

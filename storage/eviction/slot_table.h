@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "storage/base/split_mix.h"
 #include "storage/format/digest.h"
 
 namespace kdn {
@@ -24,9 +25,7 @@ inline constexpr Slot kNullSlot = std::numeric_limits<Slot>::max();
 inline uint64_t HashOf(const ChunkKey& key) {
   uint64_t h;
   std::memcpy(&h, key.bytes.data(), sizeof h);
-  h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
-  h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
-  return h ^ (h >> 31);
+  return Mix64(h);
 }
 
 class SlotTable {

@@ -6,6 +6,8 @@
 #include <queue>
 #include <vector>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn::replay {
 namespace {
 
@@ -29,12 +31,8 @@ ChunkKey KeyOfBlock(uint32_t block) {
   ChunkKey key;
   uint64_t x = block + uint64_t{1};
   for (size_t at = 0; at < key.bytes.size(); at += sizeof x) {
-    x += 0x9e3779b97f4a7c15u;
-    uint64_t z = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    std::memcpy(key.bytes.data() + at, &z, sizeof z);
-    x = z;
+    x = SplitMix64(x);
+    std::memcpy(key.bytes.data() + at, &x, sizeof x);
   }
   return key;
 }

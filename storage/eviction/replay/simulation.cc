@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn::replay {
 namespace {
 
@@ -15,12 +17,7 @@ uint64_t Mix(uint64_t h, uint64_t value) {
 
 }  // namespace
 
-uint64_t Random::Next() {
-  state_ += 0x9e3779b97f4a7c15u;
-  uint64_t z = (state_ ^ (state_ >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
+uint64_t Random::Next() { return SplitMix64(state_); }
 
 double Random::Uniform() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
 

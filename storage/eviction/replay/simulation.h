@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "storage/base/split_mix.h"
 #include "storage/eviction/replay/trace.h"
 
 namespace kdn::replay {
@@ -19,7 +20,7 @@ namespace kdn::replay {
 // SplitMix64, and distributions of our own: those of <random> differ between standard libraries.
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u) {}
+  explicit Random(uint64_t seed) : state_(seed * kGoldenGamma) {}
   uint64_t Next();
   double Uniform();  // [0, 1)
   uint64_t Below(uint64_t n) { return Next() % n; }
