@@ -19,8 +19,8 @@ struct BlendTextOptions {
   std::vector<std::string> models;  // folders of models that bytes.py trained
   std::vector<std::string> texts = {"/usr/share/common-licenses/GPL-3", "/usr/share/common-licenses/CC0-1.0"};
   // As bytes.py has them.
-  uint32_t passages = 4;
-  uint32_t passage_rows = 96;         // the token that begins it included
+  uint32_t passages = 16;
+  uint32_t passage_rows = 24;         // the token that begins it included
   uint32_t calibration_prompts = 50;  // …
   uint32_t prompts = 200;             // … and others, to measure on
   double ratio = 0.15;
