@@ -1,17 +1,17 @@
 // AnswerLookup: a Lookup, whichever protocol it comes by.
 //
-// Thread-safety: pure, but for what the store does.
+// Thread-safety: may be called from any thread.
 #ifndef KDN_KDN_NODE_ANSWER_LOOKUP_H_
 #define KDN_KDN_NODE_ANSWER_LOOKUP_H_
 
 #include "absl/status/status.h"
+#include "kdn-node/service_state.h"
 #include "kdn/v1/node.pb.h"
-#include "storage/tiered_store.h"
 
 namespace kdn {
 
 // INVALID_ARGUMENT when the request is malformed.
-absl::Status AnswerLookup(TieredStore& store, const v1::LookupRequest& request, v1::LookupResponse& response);
+absl::Status AnswerLookup(ServiceState& state, const v1::LookupRequest& request, v1::LookupResponse& response);
 
 }  // namespace kdn
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kdn-node/analytics_calls.h"
 #include "kdn-node/call_record.h"
 #include "kdn-node/fetch_reader.h"
 #include "kdn-node/wire_convert.h"
@@ -230,8 +231,9 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   // Nothing else runs for this call any more.
   void End(bool cut_short) {
     const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
+    const bool late = cut_short && context_.deadline() <= std::chrono::system_clock::now();
+    RecordFetch(state_, *reader_, late ? MissReason::kDeadline : MissReason::kCancelled);
     if (!cut_short) return Finish(record_.End(absl::OkStatus()));
-    const bool late = context_.deadline() <= std::chrono::system_clock::now();
     state_.metrics.Fetched(late ? MissReason::kDeadline : MissReason::kCancelled, unanswered);
     Finish(record_.End(late ? DeadlineExceeded("the deadline passed with {} chunks to read", unanswered)
                             : Cancelled("the peer left with {} chunks to read", unanswered)));
@@ -278,6 +280,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* StartFetch(ServiceState& state, grpc
   if (!call.ok()) return new Refused(state, Method::kFetch, call.status());
   ByteReservation floor(state.fetches);
   if (!floor.Grow(std::min(kFloorBytes, state.options.max_fetch_bytes))) {
+    RecordRefused(state, call->what);
     return new Refused(state, Method::kFetch,
                        ResourceExhausted("fetches in progress hold {} of {} bytes; retry later, or raise "
                                          "--max-fetch-bytes",

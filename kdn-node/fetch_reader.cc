@@ -49,12 +49,33 @@ FetchItem HitItem(size_t chunk, const Manifest& manifest, TierKind tier) {
 class ReaderBase : public FetchReader {
  public:
   ReaderBase(TieredStore& store, FetchCall call)
-      : call_(std::move(call)), recoder_(call_.codec, call_.least, call_.heads, store.arena()), store_(store) {}
+      : call_(std::move(call)),
+        recoder_(call_.codec, call_.least, call_.heads, store.arena()),
+        store_(store),
+        fates_(call_.what.keys.size()) {}
 
   bool recodes() const override { return recoder_.MayChange(); }
   const Codec* codec() const override { return call_.codec; }
   uint64_t recoded_bytes() const override { return recoded_bytes_; }
   const Results& results() const override { return results_; }
+  const FetchCall& call() const override { return call_; }
+
+  std::vector<AskedChunk> Asked(MissReason unfinished) const override {
+    std::vector<AskedChunk> asked;
+    asked.reserve(fates_.size());
+    for (size_t i = 0; i < fates_.size(); ++i) {
+      const ChunkFate& fate = fates_[i];
+      AskedChunk& chunk = asked.emplace_back(
+          AskedChunk{.key = call_.what.keys[i], .miss = fate.finished ? fate.result : unfinished, .tier = fate.tier});
+      chunk.delivered_bytes = fate.read_bytes;
+      if (fate.manifest == nullptr) continue;
+      chunk.parent = fate.manifest->parent;
+      chunk.first_token = fate.manifest->first_token;
+      chunk.tokens = fate.manifest->tokens;
+      chunk.bytes = fate.manifest->EncodedBytes();
+    }
+    return asked;
+  }
 
  protected:
   size_t chunks() const { return call_.what.keys.size(); }
@@ -64,16 +85,27 @@ class ReaderBase : public FetchReader {
   }
 
   FetchedChunk Read(size_t chunk, LayerRange layers) {
-    return store_.Fetch(call_.what.space, call_.what.keys[chunk], layers, call_.least);
+    FetchedChunk fetched = store_.Fetch(call_.what.space, call_.what.keys[chunk], layers, call_.least);
+    ChunkFate& fate = fates_[chunk];
+    if (fetched.manifest != nullptr) {
+      fate.manifest = fetched.manifest;
+      fate.tier = fetched.tier;
+    }
+    for (const SlabBytes& slab : fetched.slabs) fate.read_bytes += slab.bytes.size();
+    return fetched;
   }
 
   // The chunk is finished, and `miss` is what the peer is told.
   void TellMiss(size_t chunk, Miss miss, std::vector<FetchItem>& out) {
-    Finished(miss.reason);
+    Finished(chunk, miss.reason);
     out.push_back(MissItem(chunk, std::move(miss)));
   }
 
-  void Finished(MissReason result) { ++results_[static_cast<size_t>(result)]; }
+  void Finished(size_t chunk, MissReason result) {
+    ++results_[static_cast<size_t>(result)];
+    fates_[chunk].finished = true;
+    fates_[chunk].result = result;
+  }
 
   // Adds slabs of the chunk that the peer knows as `announced`. False when they are of another: the chunk was deleted
   // and stored anew, encoded otherwise, between two reads.
@@ -94,8 +126,17 @@ class ReaderBase : public FetchReader {
   uint64_t recoded_bytes_ = 0;
 
  private:
+  struct ChunkFate {
+    bool finished = false;
+    MissReason result = MissReason::kNone;
+    TierKind tier = TierKind::kNone;
+    ManifestPtr manifest;  // as stored; null until something of the chunk was read
+    uint64_t read_bytes = 0;
+  };
+
   TieredStore& store_;
   Results results_{};
+  std::vector<ChunkFate> fates_;
 };
 
 // All layers of a chunk, then the next chunk.
@@ -151,7 +192,7 @@ class ChunkMajorReader final : public ReaderBase {
       TellMiss(chunk_, Replaced(), out);
       NextChunk();
     } else if (whole) {
-      Finished(MissReason::kNone);
+      Finished(chunk_, MissReason::kNone);
       NextChunk();
     }
     return out;
@@ -215,7 +256,7 @@ class LayerMajorReader final : public ReaderBase {
       TellMiss(chunk_, Replaced(), out);
       open.reset();
     } else if (SlabsIn(*open->announced, {.begin = layer_ + 1, .end = call_.layers.end}).empty()) {
-      Finished(MissReason::kNone);
+      Finished(chunk_, MissReason::kNone);
       open.reset();
     }
     ++chunk_;
@@ -278,7 +319,7 @@ class LayerMajorReader final : public ReaderBase {
     if (result.miss.reason != MissReason::kNone) return TellMiss(chunk, std::move(result.miss), out);
     out.push_back(std::move(result));
     const std::span<const SlabInfo> slabs = SlabsIn(*announced, call_.layers);
-    if (slabs.empty()) return Finished(MissReason::kNone);
+    if (slabs.empty()) return Finished(chunk, MissReason::kNone);
     end_ = std::max(end_, slabs.back().layer + 1);
     open_[chunk] = {.stored = stored, .announced = announced};
   }

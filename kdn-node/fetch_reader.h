@@ -26,6 +26,7 @@
 
 #include "kdn-node/metrics.h"
 #include "kdn-node/wire_convert.h"
+#include "storage/analytics/recorder.h"
 #include "storage/base/buffer.h"
 #include "storage/chunk.h"
 #include "storage/tiered_store.h"
@@ -72,6 +73,10 @@ class FetchReader {
 
   // Chunks that are finished, by what became of them; [0] counts those that were delivered to the end.
   virtual const Results& results() const = 0;
+
+  virtual const FetchCall& call() const = 0;
+  // What became of each chunk of the call, in its order; those that are not finished are missed by `unfinished`.
+  virtual std::vector<AskedChunk> Asked(MissReason unfinished) const = 0;
 };
 
 // A reader in the order that `call` asks for. `store` outlives it.

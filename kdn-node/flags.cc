@@ -50,6 +50,7 @@ struct RawFlags {
   std::vector<std::string> space_quotas;
   std::string scrub_rate = "16MiB";
   std::string scrub_interval = "24h";
+  uint64_t prefill_rate = 0;
   size_t workers = 4;
   std::string max_upload_bytes = "1GiB";
   std::string max_fetch_bytes = "4GiB";
@@ -140,6 +141,9 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add("--scrub-rate", raw.scrub_rate, "SIZE", "Bytes a second at which disks are verified in the background; 0: never",
       "Storage");
   add("--scrub-interval", raw.scrub_interval, "DURATION", "From the start of one such pass to that of the next",
+      "Storage");
+  add("--prefill-rate", raw.prefill_rate, "N",
+      "Tokens a second that the engines compute, from which analytics tells the seconds saved; 0: not known",
       "Storage");
 
   add("--workers", raw.workers, "N", "Threads that wait for disks, 1 to 1024", "Limits");
@@ -286,6 +290,7 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   KDN_ASSIGN_OR_RETURN(flags.store.scrub_bytes_per_second, SizeFlag("--scrub-rate", raw.scrub_rate, 0));
   KDN_ASSIGN_OR_RETURN(flags.store.scrub_interval,
                        DurationFlag("--scrub-interval", raw.scrub_interval, /*zero_is_fine=*/true));
+  flags.analytics.prefill_tokens_per_second = static_cast<double>(raw.prefill_rate);
   if (raw.workers < 1 || raw.workers > 1024) {
     return InvalidArgument("--workers: {} is out of range; give 1 to 1024", raw.workers);
   }

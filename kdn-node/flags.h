@@ -22,6 +22,7 @@ namespace kdn {
 struct NodeFlags {
   ServerOptions server;
   TieredStoreOptions store;
+  AnalyticsOptions analytics;
   bool shared_memory = true;            // make an arena for the store
   std::optional<MemberOptions> member;  // absent: a node alone
   absl::Duration stop_grace = absl::Seconds(10);

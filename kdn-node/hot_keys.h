@@ -4,7 +4,7 @@
 //   hot.Fetched(space, keys);                          // of each fetch; every sixteenth key, on average, is looked at
 //   for (const HotKeys::Hot& chunk : hot.Top(64)) …    // most wanted first
 //
-// The keys that are looked at are counted by the Space-Saving algorithm (Metwally, Agrawal, El Abbadi 2005), and counts
+// The keys that are looked at are counted by a Space-Saving sketch (storage/analytics/space_saving.h), and counts
 // halve every ten seconds. What is told of a chunk is what it was certainly fetched, so that a stream of different
 // chunks, each fetched once, has no hot ones.
 //
@@ -18,7 +18,8 @@
 #include <span>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
+#include "storage/analytics/space_saving.h"
 #include "storage/base/mutex.h"
 #include "storage/base/steady_clock.h"
 #include "storage/format/digest.h"
@@ -48,19 +49,7 @@ class HotKeys {
   std::vector<Hot> Top(size_t count);
 
  private:
-  // A node of a heap, the least count on top.
-  struct Entry {
-    SpaceId space;
-    ChunkKey key;
-    double count = 0;
-    double error = 0;  // how much of it may belong to keys that were here before
-  };
-
-  void Count(const SpaceId& space, const ChunkKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Decay() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void SiftDown(size_t at) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void SiftUp(size_t at) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Place(size_t at, const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   const SteadyClock& clock_;
@@ -68,8 +57,7 @@ class HotKeys {
 
   Mutex mu_;
   SteadyClock::Point decayed_ ABSL_GUARDED_BY(mu_);
-  std::vector<Entry> heap_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<ChunkKey, size_t> places_ ABSL_GUARDED_BY(mu_);  // in heap_
+  SpaceSaving<SpaceId> sketch_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace kdn

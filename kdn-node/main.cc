@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "kdn-node/analytics_service.h"
 #include "kdn-node/cluster/cluster_member.h"
 #include "kdn-node/flags.h"
 #include "kdn-node/server.h"
@@ -33,7 +34,10 @@ absl::Status Serve(NodeFlags flags) {
   RaiseFileLimit("--max-connections", flags.server.max_connections);
   StopSignals stop;
   flags.store.arena = MakeArena(flags);
+  const auto analytics = std::make_shared<AnalyticsRecorder>(flags.analytics);
+  flags.store.observer = analytics;
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));
+  ServeAnalytics(analytics, flags.server);
   const StoreStats held = store->Stats();
   for (size_t level = 0; level < held.disks.size(); ++level) {
     const TierStats& disk = held.disks[level];
@@ -42,6 +46,7 @@ absl::Status Serve(NodeFlags flags) {
   }
   if (held.disks.empty()) spdlog::info("no --disk-path and no --disk: chunks are held in memory alone");
 
+  for (const DiskTierOptions& disk : flags.store.disks) flags.server.admin.disk_paths.push_back(disk.path);
   std::unique_ptr<ClusterMember> member;
   if (flags.member.has_value()) {
     KDN_ASSIGN_OR_RETURN(member, ClusterMember::Open(*flags.member, *store));

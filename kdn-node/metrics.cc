@@ -63,7 +63,8 @@ std::string DiskName(size_t level) { return level == 0 ? "disk" : fmt::format("d
 
 std::string_view MethodName(Method method) {
   constexpr std::array<std::string_view, kMethodCount> kNames = {
-      "Lookup", "Fetch", "Store", "Delete", "Pin", "Unpin", "Stats", "Prefetch", "Digests", "ListChunks"};
+      "Lookup",     "Fetch",   "Store",      "Delete",         "Pin",     "Unpin", "Stats", "Prefetch", "Digests",
+      "ListChunks", "Inspect", "ListSpaces", "ListHeldChunks", "Explain", "Clear", "Verify"};
   return kNames[static_cast<size_t>(method)];
 }
 

@@ -34,7 +34,7 @@
 
 namespace kdn {
 
-// Of NodeService, and those of PeerService.
+// Of NodeService, PeerService and AdminService.
 enum class Method : uint8_t {
   kLookup,
   kFetch,
@@ -45,9 +45,15 @@ enum class Method : uint8_t {
   kStats,
   kPrefetch,
   kDigests,
-  kListChunks
+  kListChunks,
+  kInspect,
+  kListSpaces,
+  kListHeldChunks,
+  kExplain,
+  kClear,
+  kVerify
 };
-inline constexpr size_t kMethodCount = 10;
+inline constexpr size_t kMethodCount = 16;
 std::string_view MethodName(Method method);
 
 // What became of a chunk that a prefetch names.

@@ -66,9 +66,8 @@ NodeService::NodeService(TieredStore& store, NodeMetrics& metrics, const NodeSer
 
 grpc::ServerUnaryReactor* NodeService::Lookup(grpc::CallbackServerContext* context, const v1::LookupRequest* request,
                                               v1::LookupResponse* response) {
-  return RunUnary(state_, context, Method::kLookup, [this, request, response]() -> absl::Status {
-    return AnswerLookup(state_.store, *request, *response);
-  });
+  return RunUnary(state_, context, Method::kLookup,
+                  [this, request, response]() -> absl::Status { return AnswerLookup(state_, *request, *response); });
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* NodeService::Fetch(grpc::CallbackServerContext* context,

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "kdn-node/admin/admin_service.h"
 #include "kdn-node/bulk/bulk_server.h"
 #include "kdn-node/node_service.h"
 #include "proto/wire/frames.h"
@@ -37,6 +38,7 @@ class ServerImpl final : public Server {
         metrics_(std::make_shared<NodeMetrics>(store)),
         series_(options.series),
         service_(store, *metrics_, options.service, clock) {
+    more_services_.push_back(MakeAdminService(service_.state(), options.admin));
     for (const ServiceFactory& make : options.services) more_services_.push_back(make(service_.state()));
   }
 

@@ -1,5 +1,5 @@
-// Server: a node that listens. It serves NodeService, gRPC health and reflection, and the bulk protocol on one address,
-// and Prometheus metrics on another. It lends shared memory if the store has an arena.
+// Server: a node that listens. It serves NodeService, AdminService, gRPC health and reflection, and the bulk protocol
+// on one address, and Prometheus metrics on another. It lends shared memory if the store has an arena.
 //
 //   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(*store, {.listen = {"127.0.0.1", 7401}});
 //   Log((*server)->endpoint().ToString());
@@ -20,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kdn-node/admin/admin_options.h"
 #include "kdn-node/metrics.h"
 #include "kdn-node/service_state.h"
 #include "storage/base/clock.h"
@@ -37,6 +38,7 @@ struct ServerOptions {
   NodeServiceOptions service = {};
   size_t max_connections = 4096;  // that speak the bulk protocol
   std::vector<ServiceFactory> services = {};
+  AdminOptions admin = {};
   std::vector<std::shared_ptr<prometheus::Collectable>> series = {};  // more of them, for whoever scrapes
 };
 

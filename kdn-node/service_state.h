@@ -12,6 +12,7 @@
 #include "kdn-node/byte_budget.h"
 #include "kdn-node/hot_keys.h"
 #include "kdn-node/metrics.h"
+#include "storage/analytics/recorder.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/worker_pool.h"
@@ -35,6 +36,7 @@ struct NodeServiceOptions {
   uint64_t commit_window_bytes = uint64_t{64} << 20;
   size_t max_prefetch_chunks = 256;             // that wait to be brought from disks to memory, or are being brought
   std::shared_ptr<HotKeys> hot_keys = nullptr;  // told of every fetch; null: nobody wants to know
+  std::shared_ptr<AnalyticsRecorder> analytics = nullptr;  // told of lookups, fetches, stores; null: nobody counts
 };
 
 // Counts the streams that run, and lets a stopping node wait for them.

@@ -31,7 +31,9 @@ absl::StatusOr<Upload> BeginUpload(ServiceState& state, const v1::StoreBegin& be
 absl::Status CommitUpload(ServiceState& state, Upload upload) {
   KDN_ASSIGN_OR_RETURN(Chunk chunk, std::move(upload.assembler).Finish());
   chunk.retention = upload.retention;
-  return state.store.Put(chunk, upload.ack, Checksums::kVerified);
+  absl::Status stored = state.store.Put(chunk, upload.ack, Checksums::kVerified);
+  if (state.options.analytics != nullptr) state.options.analytics->Stored(*chunk.manifest, stored);
+  return stored;
 }
 
 }  // namespace kdn

@@ -76,7 +76,7 @@ class TieredStoreImpl final : public TieredStore {
       KDN_ASSIGN_OR_RETURN(level.tier, open_disk(disk, Context()));
       disks_.push_back(std::move(level));
     }
-    mover_.emplace(memory_, disks_, locks_);
+    mover_.emplace(memory_, disks_, locks_, options_.observer.get());
     scrubber_.emplace(disks_, ScrubberOptions{.bytes_per_second = options_.scrub_bytes_per_second,
                                               .interval = options_.scrub_interval});
     if (!disks_.empty()) {
@@ -90,6 +90,10 @@ class TieredStoreImpl final : public TieredStore {
   uint64_t SpareBytes(const SpaceId& space) override;
   std::vector<ChunkKey> Keys() override;
   absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) override;
+  absl::StatusOr<std::vector<Holding>> Holdings(const ChunkKey& key) override;
+  bool IsPinned(const ChunkKey& key) override { return leases_.IsPinned(key); }
+  std::vector<ChunkKey> KeysOf(size_t level) override;
+  absl::StatusOr<uint64_t> Examine(const ChunkKey& key, size_t level) override;
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override;
   FetchedChunk Fetch(const SpaceId& space, const ChunkKey& key, LayerRange layers, Fidelity least) override;
   absl::StatusOr<TierKind> Prefetch(const SpaceId& space, const ChunkKey& key) override;
@@ -111,7 +115,7 @@ class TieredStoreImpl final : public TieredStore {
             .whole_chains = options.whole_chains && options.disks.empty(),
             .quotas = options.quotas};
   }
-  TierContext Context() { return {.pins = &leases_, .clock = &clock_}; }
+  TierContext Context() { return {.pins = &leases_, .clock = &clock_, .observer = options_.observer.get()}; }
 
   // `given` with its time to live cut to what is allowed; an error when it may not be stored.
   absl::StatusOr<Chunk> Checked(const Chunk& given, Checksums checksums) const;
@@ -295,6 +299,53 @@ absl::StatusOr<ChunkDescription> TieredStoreImpl::Describe(const ChunkKey& key) 
     if (!failed.ok()) return failed;
     return NotFound("{}", NotHeld(key).detail);
   }
+}
+
+absl::StatusOr<std::vector<Holding>> TieredStoreImpl::Holdings(const ChunkKey& key) {
+  while (true) {
+    const uint64_t moves = mover_->moves();
+    std::vector<Holding> held;
+    absl::Status failed;
+    if (const auto entry = memory_.Describe(key); entry.ok()) {
+      held.push_back({0, TierKind::kMemory, entry->manifest, entry->retention});
+    } else if (write_back_.has_value()) {
+      if (const std::optional<Chunk> waiting = FindWaiting(key)) {
+        held.push_back({0, TierKind::kMemory, waiting->manifest, waiting->retention});
+      }
+    }
+    for (size_t level = 0; level < disks_.size(); ++level) {
+      Tier& disk = *disks_[level].tier;
+      if (!disk.Has(key)) continue;
+      const auto entry = disk.Describe(key);
+      if (entry.ok()) held.push_back({level + 1, disk.kind(), entry->manifest, entry->retention});
+      if (!entry.ok() && !absl::IsNotFound(entry.status())) failed = entry.status();
+    }
+    if (!held.empty()) return held;
+    if (mover_->moves() != moves) continue;
+    if (!failed.ok()) return failed;
+    return NotFound("{}", NotHeld(key).detail);
+  }
+}
+
+std::vector<ChunkKey> TieredStoreImpl::KeysOf(size_t level) {
+  if (level == 0) return memory_.Keys();
+  return level <= disks_.size() ? disks_[level - 1].tier->Keys() : std::vector<ChunkKey>();
+}
+
+absl::StatusOr<uint64_t> TieredStoreImpl::Examine(const ChunkKey& key, size_t level) {
+  if (level > disks_.size()) return InvalidArgument("tier {}: there are {}, from 0", level, disks_.size() + 1);
+  Tier& tier = level == 0 ? static_cast<Tier&>(memory_) : *disks_[level - 1].tier;
+  KDN_ASSIGN_OR_RETURN(const TierRead read, tier.Examine(key));
+  uint64_t bytes = 0;
+  for (const SlabBytes& slab : read.slabs) {
+    bytes += slab.bytes.size();
+    if (level > 0) continue;  // disks verify what they read; memory trusts what it was given
+    if (absl::Status damaged = VerifySlab(*read.manifest, slab.index, slab.bytes); !damaged.ok()) {
+      memory_.Erase(key).IgnoreError();
+      return damaged;
+    }
+  }
+  return bytes;
 }
 
 absl::Status TieredStoreImpl::PutChecked(Chunk chunk, Ack ack, const FoundChunk& present) {
@@ -510,6 +561,9 @@ absl::Status TieredStoreImpl::Delete(const SpaceId& space, const ChunkKey& key) 
   for (const DiskLevel& disk : disks_) {
     const absl::Status erased = disk.tier->Erase(key);
     if (!erased.ok() && !absl::IsNotFound(erased)) result = erased;
+  }
+  if (result.ok() && options_.observer != nullptr) {
+    options_.observer->ChunkLeft(found.tier, key, 0, LeftBy::kDelete);
   }
   return result;
 }

@@ -64,6 +64,8 @@ struct TieredStoreOptions {
   // Disks are read through and verified at most this fast, once in every interval; 0: never.
   uint64_t scrub_bytes_per_second = 0;
   absl::Duration scrub_interval = absl::Hours(24);
+  // Told of what leaves the tiers; null: nobody wants to know.
+  std::shared_ptr<TierObserver> observer = nullptr;
 };
 
 struct FoundChunk {
@@ -86,6 +88,14 @@ struct ChunkDescription {
   Retention retention = {};
   TierKind tier = TierKind::kNone;  // the uppermost that has it
   bool on_disk = false;             // some disk has it
+};
+
+// What one tier holds of a chunk.
+struct Holding {
+  size_t level = 0;  // 0: memory; 1 and up: the disks, as in the options
+  TierKind tier = TierKind::kNone;
+  ManifestPtr manifest;
+  Retention retention = {};
 };
 
 struct Lease {
@@ -140,6 +150,17 @@ class TieredStore {
   virtual std::vector<ChunkKey> Keys() = 0;
   // NOT_FOUND: no tier has it. Reads no slabs, and counts neither as fetch nor as use.
   virtual absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) = 0;
+
+  // For operators. Every tier that holds the chunk, the uppermost first; what waits to be written to a disk counts as
+  // in memory. NOT_FOUND: no tier has it. Reads no slabs, and counts neither as fetch nor as use.
+  virtual absl::StatusOr<std::vector<Holding>> Holdings(const ChunkKey& key) = 0;
+  virtual bool IsPinned(const ChunkKey& key) = 0;
+  // The visible chunks of one tier, in no order; none where there is no such level. As Keys otherwise.
+  virtual std::vector<ChunkKey> KeysOf(size_t level) = 0;
+  // Reads and verifies all that a tier holds of the chunk, and returns how many bytes that are. Neither use nor hit.
+  // NOT_FOUND: the tier does not have it. DATA_LOSS: it was damaged, and has been dropped there. INVALID_ARGUMENT:
+  // there is no such level.
+  virtual absl::StatusOr<uint64_t> Examine(const ChunkKey& key, size_t level) = 0;
 
   // Without moving bytes: one answer per key, in order.
   virtual std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) = 0;

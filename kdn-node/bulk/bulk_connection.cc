@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "kdn-node/analytics_calls.h"
 #include "kdn-node/answer_lookup.h"
 #include "kdn-node/call_record.h"
 #include "kdn-node/wire_convert.h"
@@ -180,7 +181,7 @@ absl::Status BulkConnection::OnCall(ByteSpan message) {
       const CallRecord record(state_, Method::kLookup);
       v1::BulkAnswer answer;
       absl::Status status = state_.Admit();
-      if (status.ok()) status = AnswerLookup(state_.store, call.lookup(), *answer.mutable_lookup());
+      if (status.ok()) status = AnswerLookup(state_, call.lookup(), *answer.mutable_lookup());
       record.End(status);
       Answer(std::move(answer), status);
       return absl::OkStatus();
@@ -204,6 +205,7 @@ absl::Status BulkConnection::StartFetch(const v1::FetchRequest& request, Time de
   KDN_RETURN_IF_ERROR(state_.Admit());
   KDN_ASSIGN_OR_RETURN(FetchCall call, ParseFetchRequest(request));
   if (!held_.Grow(std::min(kFetchBytes, state_.options.max_fetch_bytes))) {
+    RecordRefused(state_, call.what);
     return ResourceExhausted("fetches in progress hold {} of {} bytes; retry later, or raise --max-fetch-bytes",
                              state_.fetches.held(), state_.fetches.limit());
   }

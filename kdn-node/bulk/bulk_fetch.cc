@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "kdn-node/analytics_calls.h"
 #include "proto/wire/bulk_frame.h"
 #include "storage/base/status.h"
 
@@ -91,6 +92,7 @@ void BulkFetch::End(const absl::Status& status) {
   ended_ = true;
   const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
   if (!status.ok()) state_.metrics.Fetched(MissFromStatus(status).reason, unanswered);
+  RecordFetch(state_, *reader_, MissFromStatus(status).reason);
   record_.End(status);
 }
 

@@ -114,6 +114,13 @@ class ClusterMemberImpl final : public ClusterMember {
     server.services.push_back([this](ServiceState& state) { return MakePeerService(state, indexes_); });
     server.series.push_back(metrics_);
     server.service.hot_keys = hot_keys_;
+    server.admin.standing = [this] {
+      return ClusterStanding{.node_id = options_.node_id,
+                             .cluster = options_.cluster,
+                             .cluster_id = identity_.cluster_id(),
+                             .epoch = metrics_->epoch(),
+                             .registered = metrics_->registered()};
+    };
   }
 
   void Start(const std::string& listens, std::function<NodeActivity()> activity) override {

@@ -44,6 +44,8 @@ class ClusterMetrics final : public prometheus::Collectable {
   void SetHotChunks(size_t chunks) { hot_chunks_.Set(static_cast<double>(chunks)); }
   void AddMovingBytes(double bytes) { moving_bytes_left_.Increment(bytes); }
   uint64_t moving_bytes_left() const;
+  Epoch epoch() const { return static_cast<Epoch>(epoch_.Value()); }
+  bool registered() const { return registered_.Value() > 0; }
 
   void Moved(MoveReason reason, uint64_t bytes);
   void Refused() { refused_.Increment(); }

@@ -4,35 +4,19 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 #include <vector>
 
 #include "kdn-node/call_record.h"
+#include "kdn-node/step_stream.h"
 #include "kdn-node/wire_convert.h"
 #include "kdn/v1/peer.grpc.pb.h"
-#include "storage/base/mutex.h"
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
 
 constexpr int kPageChunks = 1024;
-
-// How many calls of a kind run, and the right to be one of them.
-class Seats {
- public:
-  explicit Seats(size_t count) : free_(static_cast<int>(count)) {}
-  bool Take() {
-    if (free_.fetch_sub(1) > 0) return true;
-    free_.fetch_add(1);
-    return false;
-  }
-  void GiveBack() { free_.fetch_add(1); }
-
- private:
-  std::atomic<int> free_;
-};
 
 struct Partitions {
   uint32_t bits = 0;
@@ -56,52 +40,38 @@ absl::StatusOr<Partitions> ParsePartitions(const v1::PartitionSet& set) {
   return partitions;
 }
 
-absl::Status TooMany(const char* what, size_t limit) {
-  return ResourceExhausted("{} {} run already; retry later", limit, what);
-}
-
-// One page is read, or written, at a time.
-class ListReactor final : public grpc::ServerWriteReactor<v1::ListChunksPage> {
+class ListStream final : public StepStream<v1::ListChunksPage> {
  public:
-  ListReactor(ServiceState& state, PartitionIndexCache& indexes, Seats& seats, Partitions partitions)
-      : state_(state), indexes_(indexes), seats_(seats), partitions_(std::move(partitions)) {
+  ListStream(ServiceState& state, PartitionIndexCache& indexes, Seats& seats, Partitions partitions)
+      : StepStream(state, seats, Method::kListChunks), indexes_(indexes), partitions_(std::move(partitions)) {
     std::ranges::sort(partitions_.list);
     std::vector<Partition>& list = partitions_.list;
     list.erase(std::unique(list.begin(), list.end()), list.end());
   }
 
-  // The call may be over when it returns.
-  void Start() {
-    state_.pool.Submit([this] { Produce(); });
-  }
-
  private:
-  void Produce() {
+  absl::StatusOr<bool> Make(v1::ListChunksPage& page) override {
     if (index_ == nullptr) index_ = indexes_.Get();
-    page_.Clear();
-    while (page_.chunks_size() < kPageChunks && at_ < partitions_.list.size() && !cancelled_) {
+    while (page.chunks_size() < kPageChunks && at_ < partitions_.list.size() && !Ending()) {
       const std::span<const ChunkKey> keys = index_->KeysOf(partitions_.list[at_], partitions_.bits);
       if (key_ == keys.size()) {
         ++at_;
         key_ = 0;
       } else {
-        Add(keys[key_++]);
+        Add(keys[key_++], page);
       }
     }
-    if (cancelled_) return End(Cancelled("the peer left before the end of the list"));
-    if (state_.stopping) return End(Unavailable("the node is stopping; use another or retry later"));
-    if (page_.chunks_size() == 0) return End(absl::OkStatus());
-    StartWrite(&page_);
+    return page.chunks_size() > 0;
   }
 
   // What is gone since the index was made is passed over.
-  void Add(const ChunkKey& key) {
-    const absl::StatusOr<ChunkDescription> chunk = state_.store.Describe(key);
+  void Add(const ChunkKey& key, v1::ListChunksPage& page) {
+    const absl::StatusOr<ChunkDescription> chunk = state().store.Describe(key);
     if (!chunk.ok()) return;
-    const absl::Time now = state_.clock.Now();
+    const absl::Time now = state().clock.Now();
     const absl::Time expires = chunk->retention.expires;
     if (expires <= now) return;
-    v1::ListedChunk& listed = *page_.add_chunks();
+    v1::ListedChunk& listed = *page.add_chunks();
     listed.set_space_id(std::string(AsStringView(chunk->manifest->space.span())));
     listed.set_key(std::string(AsStringView(key.span())));
     listed.set_encoded_bytes(chunk->manifest->EncodedBytes());
@@ -113,30 +83,11 @@ class ListReactor final : public grpc::ServerWriteReactor<v1::ListChunksPage> {
     listed.set_fidelity(static_cast<uint32_t>(ToWire(chunk->manifest->fidelity)));
   }
 
-  void OnWriteDone(bool ok) override {
-    if (!ok) return End(Cancelled("the peer left before the end of the list"));
-    state_.pool.Submit([this] { Produce(); });
-  }
-  void OnCancel() override { cancelled_ = true; }
-  void OnDone() override { delete this; }
-
-  void End(const absl::Status& status) {
-    seats_.GiveBack();  // before the peer knows that it may come again
-    Finish(record_.End(status));
-  }
-
-  ServiceState& state_;
   PartitionIndexCache& indexes_;
-  Seats& seats_;
-  CallRecord record_{state_, Method::kListChunks};
-  const ActiveStreams::Entry active_{state_.streams};
   Partitions partitions_;
-  std::atomic<bool> cancelled_{false};
-  // Of whoever produces; gRPC reads the page while it is written.
   std::shared_ptr<const PartitionIndex> index_;
   size_t at_ = 0;   // in partitions_.list
   size_t key_ = 0;  // among the keys of that partition
-  v1::ListChunksPage page_;
 };
 
 class PeerServiceImpl final : public v1::PeerService::CallbackService {
@@ -148,7 +99,7 @@ class PeerServiceImpl final : public v1::PeerService::CallbackService {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     const CallRecord record(state_, Method::kDigests);
     absl::Status refused = state_.Admit();
-    if (refused.ok() && !digests_.Take()) refused = TooMany("requests for digests", kMaxPeerDigests);
+    if (refused.ok() && !digests_.Take()) refused = digests_.NoneLeft("requests for digests");
     if (!refused.ok()) {
       reactor->Finish(record.End(refused));
       return reactor;
@@ -167,8 +118,8 @@ class PeerServiceImpl final : public v1::PeerService::CallbackService {
     if (absl::Status refused = state_.Admit(); !refused.ok()) return new Refused(state_, Method::kListChunks, refused);
     absl::StatusOr<Partitions> partitions = ParsePartitions(request->partitions());
     if (!partitions.ok()) return new Refused(state_, Method::kListChunks, partitions.status());
-    if (!listings_.Take()) return new Refused(state_, Method::kListChunks, TooMany("listings", kMaxPeerListings));
-    auto* reactor = new ListReactor(state_, indexes_, listings_, *std::move(partitions));
+    if (!listings_.Take()) return new Refused(state_, Method::kListChunks, listings_.NoneLeft("listings"));
+    auto* reactor = new ListStream(state_, indexes_, listings_, *std::move(partitions));
     reactor->Start();
     return reactor;
   }

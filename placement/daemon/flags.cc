@@ -15,11 +15,15 @@ namespace {
 
 constexpr size_t kMostWatchers = 1'000'000;
 constexpr absl::Duration kLongestTtl = absl::Minutes(10);
+constexpr absl::Duration kShortestInterval = absl::Milliseconds(100);
+constexpr absl::Duration kLongestInterval = absl::Hours(1);
+constexpr const char* kUsualWebListen = "127.0.0.1:7413";
 
 // What the flags say, before it is checked.
 struct RawFlags {
   std::string listen = "127.0.0.1:7411";
   std::string metrics_listen = "127.0.0.1:7412";
+  std::optional<std::string> web_listen;
   bool insecure_remote = false;
   std::string port_file;
   std::string cluster = "kdn";
@@ -37,6 +41,8 @@ struct RawFlags {
   std::string load_interval = "5s";
   std::string epoch_interval = "100ms";
   size_t max_watchers = 20'000;
+  std::string analytics_interval = "5s";
+  std::string history_dir;
   std::string stop_grace = "10s";
   std::string log_level = "info";
 };
@@ -59,13 +65,15 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add_shown("--listen", raw.listen, "HOST:PORT", "Where to serve; port 0: the system chooses", "Network");
   add_shown("--metrics-listen", raw.metrics_listen, "HOST:PORT", "Where to serve Prometheus metrics; \"\": nowhere",
             "Network");
+  add("--web-listen", raw.web_listen, "HOST:PORT",
+      "Where to serve the web page (127.0.0.1:7413, if that is free); \"\": nowhere", "Network");
   app.add_flag(
          "--insecure-remote", raw.insecure_remote,
          "Allow addresses beyond this machine: there is no authentication yet, whoever reaches the port may register "
          "nodes, drain and forget them")
       ->group("Network");
   add("--port-file", raw.port_file, "PATH",
-      "Once serving, write the addresses here, one a line: gRPC, then metrics unless off", "Network");
+      "Once serving, write the addresses here, one a line: gRPC, then metrics and the web page unless off", "Network");
 
   add_shown("--cluster", raw.cluster, "NAME", "Name of the cluster; nodes have to give the same", "Cluster");
   add("--replicas", raw.replicas, "N",
@@ -99,6 +107,12 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add_shown("--hot-cool", raw.hot_cool, "DURATION", "Under half that rate for this long, it loses them", "Hot chunks");
 
   add_shown("--max-watchers", raw.max_watchers, "N", "Streams that follow the topology; more are refused", "Limits");
+
+  add_shown("--analytics-interval", raw.analytics_interval, "DURATION",
+            "How often nodes are asked what they counted, 100ms to 1h", "Analytics");
+  add("--history-dir", raw.history_dir, "DIR",
+      "Directory of the history of that, up to some 100 MB (history in --data-dir; with etcd in memory, unless given)",
+      "Analytics");
 
   add_shown("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM",
             "Process");
@@ -170,6 +184,17 @@ absl::StatusOr<std::variant<EmbeddedRegistryOptions, EtcdOptions>> RegistryFlags
   return EtcdOptions{.endpoints = raw.etcd, .prefix = prefix};
 }
 
+absl::Status CheckAnalytics(const RawFlags& raw, PlacementServerOptions& server) {
+  KDN_ASSIGN_OR_RETURN(server.analytics_interval,
+                       DurationFlag("--analytics-interval", raw.analytics_interval, /*zero_is_fine=*/false));
+  if (server.analytics_interval < kShortestInterval || server.analytics_interval > kLongestInterval) {
+    return InvalidArgument("--analytics-interval: {} is out of range; give 100ms to 1h", raw.analytics_interval);
+  }
+  server.history_path = raw.history_dir;
+  if (raw.history_dir.empty() && !raw.data_dir.empty()) server.history_path = raw.data_dir + "/history";
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PlacementFlags> Check(const RawFlags& raw) {
   PlacementFlags flags;
   KDN_ASSIGN_OR_RETURN(flags.server.listen, ListenFlag("--listen", raw.listen, raw.insecure_remote));
@@ -177,7 +202,13 @@ absl::StatusOr<PlacementFlags> Check(const RawFlags& raw) {
     KDN_ASSIGN_OR_RETURN(flags.server.metrics_listen,
                          ListenFlag("--metrics-listen", raw.metrics_listen, raw.insecure_remote));
   }
+  const std::string web_listen = raw.web_listen.value_or(kUsualWebListen);
+  if (!web_listen.empty()) {
+    KDN_ASSIGN_OR_RETURN(flags.server.web_listen, ListenFlag("--web-listen", web_listen, raw.insecure_remote));
+    flags.server.web_may_fail = !raw.web_listen.has_value();
+  }
   KDN_RETURN_IF_ERROR(CheckCluster(raw, flags.server.placement));
+  KDN_RETURN_IF_ERROR(CheckAnalytics(raw, flags.server));
   KDN_ASSIGN_OR_RETURN(flags.registry, RegistryFlags(raw));
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;

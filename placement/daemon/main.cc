@@ -29,14 +29,17 @@ absl::Status Serve(const PlacementFlags& flags) {
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Registry> registry, OpenRegistry(flags));
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<PlacementServer> server, PlacementServer::Start(*registry, flags.server));
   const std::optional<Endpoint>& metrics = server->metrics_endpoint();
+  const std::optional<Endpoint>& web = server->web_endpoint();
   if (!flags.port_file.empty()) {
     std::vector<Endpoint> endpoints = {server->endpoint()};
     if (metrics.has_value()) endpoints.push_back(*metrics);
+    if (web.has_value()) endpoints.push_back(*web);
     KDN_RETURN_IF_ERROR(WritePortFile(flags.port_file, endpoints));
   }
-  spdlog::info("kdn-placement {} serves cluster '{}' on {}; registry {}; metrics {}", KDN_VERSION,
+  spdlog::info("kdn-placement {} serves cluster '{}' on {}; registry {}; metrics {}; web page {}", KDN_VERSION,
                flags.server.placement.cluster, server->endpoint().ToString(), registry->Describe(),
-               metrics.has_value() ? "on http://" + metrics->ToString() + "/metrics" : "are off");
+               metrics.has_value() ? "on http://" + metrics->ToString() + "/metrics" : "are off",
+               web.has_value() ? "on http://" + web->ToString() + "/" : "is off");
   if (const TopologyPtr topology = server->topology(); topology != nullptr) {
     spdlog::info("epoch {}: {} nodes, 2^{} partitions, {} replicas", topology->epoch(), topology->parts().nodes.size(),
                  topology->parts().partition_bits, topology->replicas());

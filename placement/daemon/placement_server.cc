@@ -16,10 +16,17 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "placement/analytics/cluster_metrics.h"
+#include "placement/analytics/collector.h"
+#include "placement/analytics/collector_thread.h"
+#include "placement/analytics/history.h"
+#include "placement/analytics/node_analytics.h"
+#include "placement/analytics/placement_analytics_service.h"
 #include "placement/daemon/bootstrap.h"
 #include "placement/daemon/coordinator_thread.h"
 #include "placement/daemon/placement_service.h"
 #include "placement/daemon/records.h"
+#include "placement/web/web_server.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -81,7 +88,7 @@ class PlacementServerImpl final : public PlacementServer {
     KDN_ASSIGN_OR_RETURN(const Record topology,
                          OpenCluster(registry_, options_.placement, absl::Now() + options_.registry_patience));
     view_.Learn(topology);
-    return absl::OkStatus();
+    return OpenAnalytics();
   }
 
   absl::Status Listen() {
@@ -91,6 +98,7 @@ class PlacementServerImpl final : public PlacementServer {
     int port = 0;
     builder.AddListeningPort(options_.listen.ToString(), grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
+    builder.RegisterService(&*analytics_service_);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(-1);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
@@ -116,6 +124,7 @@ class PlacementServerImpl final : public PlacementServer {
       health_->SetServingStatus(v1::PlacementService::service_full_name(), view_.topology().topology != nullptr);
     }
     watch_ = registry_.Watch("", view_);
+    collecting_.emplace(*collector_, node_analytics_, options_.analytics_interval);
     return absl::OkStatus();
   }
 
@@ -127,14 +136,30 @@ class PlacementServerImpl final : public PlacementServer {
                          listen.ToString());
     }
     exposer_->RegisterCollectable(metrics_);
+    exposer_->RegisterCollectable(cluster_metrics_);
     const std::vector<int> ports = exposer_->GetListeningPorts();
     metrics_endpoint_ = {.host = listen.host,
                          .port = ports.empty() ? listen.port : static_cast<uint16_t>(ports.front())};
     return absl::OkStatus();
   }
 
+  absl::Status ServeWeb(const Endpoint& listen) {
+    absl::StatusOr<std::unique_ptr<WebServer>> web =
+        WebServer::Start({.listen = listen, .interval = options_.analytics_interval}, *collector_,
+                         [this](const std::string& id) { return loads_.Find(id); });
+    if (!web.ok()) {
+      if (!options_.web_may_fail) return web.status();
+      spdlog::warn("{}; going on without it, give --web-listen another address to have it", MessageOf(web.status()));
+      return absl::OkStatus();
+    }
+    web_ = *std::move(web);
+    web_endpoint_ = web_->endpoint();
+    return absl::OkStatus();
+  }
+
   const Endpoint& endpoint() const override { return endpoint_; }
   const std::optional<Endpoint>& metrics_endpoint() const override { return metrics_endpoint_; }
+  const std::optional<Endpoint>& web_endpoint() const override { return web_endpoint_; }
   TopologyPtr topology() const override { return view_.topology().topology; }
 
   void Stop(absl::Duration grace) override {
@@ -149,6 +174,8 @@ class PlacementServerImpl final : public PlacementServer {
     feed_.End(Unavailable("this placement daemon is stopping; ask another"));
     watch_.reset();
     if (thread != nullptr) thread->Stop();
+    web_.reset();
+    if (collecting_.has_value()) collecting_->Stop();
     const auto left = std::chrono::nanoseconds(absl::ToInt64Nanoseconds(std::min(grace, absl::Hours(24))));
     server_->Shutdown(std::chrono::system_clock::now() + left);
     server_->Wait();
@@ -157,6 +184,22 @@ class PlacementServerImpl final : public PlacementServer {
   }
 
  private:
+  absl::Status OpenAnalytics() {
+    absl::StatusOr<std::unique_ptr<History>> history = History::Open({.path = options_.history_path});
+    if (!history.ok() && !options_.history_path.empty()) {
+      spdlog::error("{}; until a restart history is kept in memory", MessageOf(history.status()));
+      history = History::Open({});
+    }
+    if (!history.ok()) return history.status();
+    history_ = *std::move(history);
+    collector_.emplace(Collector::Options{.topology = [this] { return view_.topology().topology; }}, node_analytics_,
+                       *history_);
+    analytics_service_.emplace(
+        *collector_, [this](const std::string& id) { return loads_.Find(id); }, options_.analytics_interval);
+    cluster_metrics_ = std::make_shared<ClusterMetrics>(*collector_);
+    return absl::OkStatus();
+  }
+
   void Publish(const TopologyPtr& topology) {
     spdlog::debug("epoch {}: {} nodes, {} partitions on the move", topology->epoch(), topology->parts().nodes.size(),
                   topology->parts().moves.size());
@@ -230,6 +273,12 @@ class PlacementServerImpl final : public PlacementServer {
   Coordinator coordinator_;
   const std::shared_ptr<PlacementMetrics> metrics_;
   PlacementService service_;
+  GrpcNodeAnalytics node_analytics_;
+  std::unique_ptr<History> history_;
+  std::optional<Collector> collector_;
+  std::shared_ptr<ClusterMetrics> cluster_metrics_;
+  std::optional<PlacementAnalyticsService> analytics_service_;
+  std::optional<CollectorThread> collecting_;
   std::optional<Presence> presence_;
   std::unique_ptr<grpc::Server> server_;
   Mutex run_mu_;
@@ -239,6 +288,8 @@ class PlacementServerImpl final : public PlacementServer {
   std::unique_ptr<prometheus::Exposer> exposer_;
   Endpoint endpoint_;
   std::optional<Endpoint> metrics_endpoint_;
+  std::unique_ptr<WebServer> web_;
+  std::optional<Endpoint> web_endpoint_;
 };
 
 }  // namespace
@@ -249,6 +300,7 @@ absl::StatusOr<std::unique_ptr<PlacementServer>> PlacementServer::Start(Registry
   KDN_RETURN_IF_ERROR(server->Open());
   KDN_RETURN_IF_ERROR(server->Listen());
   if (options.metrics_listen.has_value()) KDN_RETURN_IF_ERROR(server->ExposeMetrics(*options.metrics_listen));
+  if (options.web_listen.has_value()) KDN_RETURN_IF_ERROR(server->ServeWeb(*options.web_listen));
   return server;
 }
 

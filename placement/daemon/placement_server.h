@@ -1,5 +1,6 @@
 // PlacementServer: a placement daemon that listens. It serves PlacementService, gRPC health and reflection on one
-// address, and Prometheus metrics on another; follows the registry, and moves the topology on.
+// address, Prometheus metrics on another, and a web page on a third; follows the registry, moves the topology on, and
+// collects what the nodes count.
 //
 //   absl::StatusOr<std::unique_ptr<PlacementServer>> server =
 //       PlacementServer::Start(*registry, {.listen = {"127.0.0.1", 7411}, .placement = {.cluster = "kdn"}});
@@ -14,6 +15,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -26,7 +28,11 @@ namespace kdn {
 
 struct PlacementServerOptions {
   Endpoint listen = {.host = "127.0.0.1", .port = 7411};
-  std::optional<Endpoint> metrics_listen = {};  // absent: no metrics are served
+  std::optional<Endpoint> metrics_listen = {};           // absent: no metrics are served
+  std::optional<Endpoint> web_listen = {};               // absent: no web page is served
+  bool web_may_fail = false;                             // where the page cannot listen, go on without it
+  absl::Duration analytics_interval = absl::Seconds(5);  // how often nodes are asked what they counted
+  std::string history_path = {};                         // of what they counted over time; empty: in memory
   PlacementOptions placement = {};
   absl::Duration registry_patience = absl::Seconds(15);  // at the start
 };
@@ -35,7 +41,7 @@ class PlacementServer {
  public:
   // Serves once it returns. `registry` outlives the server. UNAVAILABLE naming the address when it cannot listen there,
   // or the registry when that does not answer; FAILED_PRECONDITION naming the flag when the registry has another
-  // cluster.
+  // cluster. A history that cannot be opened is complained of, and kept in memory instead.
   static absl::StatusOr<std::unique_ptr<PlacementServer>> Start(Registry& registry,
                                                                 const PlacementServerOptions& options);
   virtual ~PlacementServer() = default;  // stops at once, if it still runs
@@ -43,6 +49,7 @@ class PlacementServer {
   // Where it listens, with the ports that the system chose.
   virtual const Endpoint& endpoint() const = 0;
   virtual const std::optional<Endpoint>& metrics_endpoint() const = 0;
+  virtual const std::optional<Endpoint>& web_endpoint() const = 0;
   virtual TopologyPtr topology() const = 0;  // null: none yet
 
   // Says NOT_SERVING, ends watches, refuses new calls, lets running ones end within `grace` and cancels the rest.

@@ -100,6 +100,8 @@ void MemoryTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector<
   for (const Residents::Gone& chunk : gone) {
     freed.push_back(Take(chunk.key));
     chunk.expired ? counters_.Expired() : counters_.Evicted(chunk.bytes);
+    if (context_.observer == nullptr) continue;
+    context_.observer->ChunkLeft(kind(), chunk.key, chunk.bytes, chunk.expired ? LeftBy::kExpiry : LeftBy::kEviction);
   }
 }
 

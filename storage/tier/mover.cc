@@ -47,8 +47,10 @@ Chunk ChunkOf(TierRead read) {
   return chunk;
 }
 
-Mover::Mover(Tier& memory, const std::vector<DiskLevel>& disks, KeyLocks& locks)
-    : memory_(memory), disks_(disks), locks_(locks), coders_(CodersFor(disks)), thread_([this] { Run(); }) {}
+Mover::Mover(Tier& memory, const std::vector<DiskLevel>& disks, KeyLocks& locks, TierObserver* observer)
+    : memory_(memory), disks_(disks), locks_(locks), observer_(observer), coders_(CodersFor(disks)), thread_([this] {
+        Run();
+      }) {}
 
 Mover::~Mover() {
   {
@@ -120,15 +122,23 @@ void Mover::MoveDown(const ChunkKey& key, size_t from) {
   const DiskLevel& lower = disks_[from + 1];
   absl::StatusOr<TierRead> read = upper.Examine(key);
   absl::Status moved = read.status();
+  bool arrived = false;
+  uint64_t bytes = 0;
   if (read.ok()) {
+    bytes = read->manifest->EncodedBytes();
     const Chunk chunk = Encoded(ChunkOf(*std::move(read)), lower, coders_);
     if (lower.tier->Admits(*chunk.manifest)) {
       moved = lower.tier->Put(chunk, Ack::kDurable);
-      if (moved.ok()) demoted_.fetch_add(1);
+      arrived = moved.ok();
+      if (arrived) demoted_.fetch_add(1);
     }
   }
   if (!moved.ok() && !absl::IsNotFound(moved)) {
     spdlog::warn("chunk {} did not move to a colder disk and is evicted: {}", key.ToShortHex(), MessageOf(moved));
+  }
+  // What could not be read has been told of already.
+  if (bytes > 0 && !arrived && observer_ != nullptr) {
+    observer_->ChunkLeft(upper.kind(), key, bytes, LeftBy::kEviction);
   }
   const absl::Status erased = upper.Erase(key);
   if (!erased.ok() && !absl::IsNotFound(erased)) {

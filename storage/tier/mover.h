@@ -23,6 +23,7 @@
 #include "storage/format/codec.h"
 #include "storage/tier/key_locks.h"
 #include "storage/tier/tier.h"
+#include "storage/tier/tier_observer.h"
 
 namespace kdn {
 
@@ -37,8 +38,9 @@ uint64_t HeadroomOf(uint64_t budget_bytes);
 
 class Mover {
  public:
-  // All of them outlive this. `disks`: the fastest first, at least one.
-  Mover(Tier& memory, const std::vector<DiskLevel>& disks, KeyLocks& locks);
+  // All of them outlive this. `disks`: the fastest first, at least one. `observer` is told of what leaves a disk
+  // without reaching the next; null: nobody is.
+  Mover(Tier& memory, const std::vector<DiskLevel>& disks, KeyLocks& locks, TierObserver* observer = nullptr);
   ~Mover();  // finishes the move it is at
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -73,6 +75,7 @@ class Mover {
   Tier& memory_;
   const std::vector<DiskLevel>& disks_;
   KeyLocks& locks_;
+  TierObserver* const observer_;
   IoPool coders_;
   std::atomic<uint64_t> demoted_{0};
   std::atomic<uint64_t> promoted_{0};

@@ -193,6 +193,8 @@ void RocksDbTier::TakeGone(const std::vector<Residents::Gone>& gone, std::vector
   for (const Residents::Gone& chunk : gone) {
     TakeRow(chunk.key, removed);
     chunk.expired ? counters_.Expired() : counters_.Evicted(chunk.bytes);
+    if (context_.observer == nullptr) continue;
+    context_.observer->ChunkLeft(kind(), chunk.key, chunk.bytes, chunk.expired ? LeftBy::kExpiry : LeftBy::kEviction);
   }
 }
 
@@ -340,6 +342,7 @@ void RocksDbTier::DropCorrupt(const UploadId& id, const absl::Status& why) {
     TakeRow(id.key, removed);
   }
   counters_.Corrupt();
+  if (context_.observer != nullptr) context_.observer->ChunkLeft(kind(), id.key, 0, LeftBy::kDamage);
   spdlog::warn("disk tier {}: dropped a damaged chunk: {}", path_, MessageOf(why));
   Remove(removed).IgnoreError();
 }

@@ -18,6 +18,7 @@
 #include "storage/chunk.h"
 #include "storage/tier/pins.h"
 #include "storage/tier/residents.h"
+#include "storage/tier/tier_observer.h"
 
 namespace kdn {
 
@@ -42,6 +43,7 @@ struct TierStats {
 struct TierContext {
   const Pins* pins = &Pins::None();  // what must not be evicted; asked with the tier's locks held
   const Clock* clock = &Clock::Real();
+  TierObserver* observer = nullptr;  // told of what leaves the tier; null: nobody wants to know
 };
 
 // The bytes of some slabs of a chunk.

@@ -36,6 +36,7 @@ class HookedStore final : public TieredStore {
   std::function<void(const Chunk&)> before_put = [](const Chunk&) {};
   std::function<void(const ChunkKey&)> before_prefetch = [](const ChunkKey&) {};
   std::function<void(const ChunkKey&)> before_describe = [](const ChunkKey&) {};
+  std::function<void(const ChunkKey&)> before_examine = [](const ChunkKey&) {};
 
   absl::Status Put(const Chunk& chunk, Ack ack, Checksums checksums) override {
     before_put(chunk);
@@ -50,6 +51,16 @@ class HookedStore final : public TieredStore {
   absl::StatusOr<ChunkDescription> Describe(const ChunkKey& key) override {
     before_describe(key);
     return store_->Describe(key);
+  }
+  absl::StatusOr<std::vector<Holding>> Holdings(const ChunkKey& key) override {
+    before_describe(key);
+    return store_->Holdings(key);
+  }
+  bool IsPinned(const ChunkKey& key) override { return store_->IsPinned(key); }
+  std::vector<ChunkKey> KeysOf(size_t level) override { return store_->KeysOf(level); }
+  absl::StatusOr<uint64_t> Examine(const ChunkKey& key, size_t level) override {
+    before_examine(key);
+    return store_->Examine(key, level);
   }
   std::vector<FoundChunk> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least) override {
     return store_->Lookup(space, keys, least);
