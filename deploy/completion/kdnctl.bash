@@ -3,7 +3,7 @@ _kdnctl() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= flags= word
   COMPREPLY=()
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case $word in status|top|events|doctor|bench|nodes|topology|drain|forget|weight|rebalance|spaces|lookup|why|get|put|export|import|pin|unpin|warm|verify|delete|clear|replay|completion) command=$word; break ;; esac
+    case $word in status|top|events|doctor|bench|nodes|topology|drain|forget|weight|rebalance|spaces|lookup|why|get|put|export|import|pin|unpin|warm|verify|delete|clear|analytics|replay|completion) command=$word; break ;; esac
   done
   case $prev in
     --node) return ;;
@@ -28,6 +28,7 @@ _kdnctl() {
     --for) return ;;
     --state) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --tier) COMPREPLY=($(compgen -W "memory disk disk-2 disk-3" -- "$cur")); return ;;
+    --prefixes) return ;;
     --memory) return ;;
     --disk) return ;;
     --token-bytes) return ;;
@@ -61,6 +62,7 @@ _kdnctl() {
     verify) flags="--help -h --tier" ;;
     delete) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
     clear) flags="--help -h --space --under" ;;
+    analytics) flags="--help -h --space --prefixes" ;;
     replay) flags="--help -h --memory --disk --token-bytes --policy --prefill-rate --live --speed --threads --chunk-bytes --requests" ;;
     completion) flags="--help -h" ;;
   esac
@@ -69,7 +71,7 @@ _kdnctl() {
     return
   fi
   case $command in
-    '') COMPREPLY=($(compgen -W "status top events doctor bench nodes topology drain forget weight rebalance spaces lookup why get put export import pin unpin warm verify delete clear replay completion" -- "$cur")) ;;
+    '') COMPREPLY=($(compgen -W "status top events doctor bench nodes topology drain forget weight rebalance spaces lookup why get put export import pin unpin warm verify delete clear analytics replay completion" -- "$cur")) ;;
     put) COMPREPLY=($(compgen -f -- "$cur")) ;;
     export) COMPREPLY=($(compgen -f -- "$cur")) ;;
     import) COMPREPLY=($(compgen -f -- "$cur")) ;;

@@ -15,7 +15,11 @@ constexpr size_t kKeysPerExplain = 256;  // what the service takes
 }  // namespace
 
 AdminClient::AdminClient(const std::string& target)
-    : target_(target), channel_(target), stub_(channel_.grpc()), node_stub_(channel_.grpc()) {}
+    : target_(target),
+      channel_(target),
+      stub_(channel_.grpc()),
+      node_stub_(channel_.grpc()),
+      analytics_stub_(channel_.grpc()) {}
 
 absl::Status AdminClient::Named(const grpc::Status& status) const {
   if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
@@ -55,6 +59,13 @@ absl::Status AdminClient::Inspect(absl::Time deadline, v1::InspectResponse& resp
 absl::Status AdminClient::Stats(absl::Time deadline, v1::StatsResponse& response) {
   return Unary(deadline,
                [&](grpc::ClientContext& context) { return node_stub_.Stats(&context, v1::StatsRequest(), &response); });
+}
+
+absl::Status AdminClient::GetAnalytics(const v1::GetAnalyticsRequest& request, absl::Time deadline,
+                                       v1::AnalyticsSnapshot& response) {
+  return Unary(deadline, [&](grpc::ClientContext& context) {
+    return analytics_stub_.GetAnalytics(&context, request, &response);
+  });
 }
 
 absl::Status AdminClient::ListSpaces(absl::Time deadline, v1::ListSpacesResponse& response) {

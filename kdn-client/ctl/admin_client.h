@@ -1,4 +1,4 @@
-// AdminClient: AdminService of one node (proto/kdn/v1/admin.proto).
+// AdminClient: AdminService of one node (proto/kdn/v1/admin.proto), and what else operators ask of it.
 //
 //   AdminClient admin("127.0.0.1:7401");
 //   v1::InspectResponse who;
@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "kdn-client/node_channel.h"
 #include "kdn/v1/admin.grpc.pb.h"
+#include "kdn/v1/analytics.grpc.pb.h"
 #include "kdn/v1/node.grpc.pb.h"
 #include "storage/format/digest.h"
 
@@ -35,6 +36,9 @@ class AdminClient {
   absl::Status Inspect(absl::Time deadline, v1::InspectResponse& response);
   // Of NodeService.
   absl::Status Stats(absl::Time deadline, v1::StatsResponse& response);
+  // Of AnalyticsService.
+  absl::Status GetAnalytics(const v1::GetAnalyticsRequest& request, absl::Time deadline,
+                            v1::AnalyticsSnapshot& response);
   absl::Status ListSpaces(absl::Time deadline, v1::ListSpacesResponse& response);
   // One answer for each key, in order; any number of them.
   absl::StatusOr<std::vector<v1::Explained>> Explain(std::span<const ChunkKey> keys, absl::Time deadline);
@@ -57,6 +61,7 @@ class AdminClient {
   NodeChannel channel_;
   v1::AdminService::Stub stub_;
   v1::NodeService::Stub node_stub_;
+  v1::AnalyticsService::Stub analytics_stub_;
 };
 
 }  // namespace kdn::ctl

@@ -38,6 +38,7 @@ constexpr std::array kCommands = {
     Command{"verify", kChunks, "Read and check all that nodes hold", DeclareVerify},
     Command{"delete", kChunks, "Erase chunks", DeclareDelete},
     Command{"clear", kChunks, "Erase a space's chunks, or those of a chain", DeclareClear},
+    Command{"analytics", kTraces, "Hit ratios, why requests missed, what more memory would hit", DeclareAnalytics},
     Command{"replay", kTraces, "A trace through the simulator, or against a live cluster", DeclareReplay},
     Command{"completion", kShell, "Print the completion script of a shell", DeclareCompletion},
 };

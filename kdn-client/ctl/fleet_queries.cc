@@ -14,22 +14,6 @@ absl::Status DownStatus(const FleetNode& node) {
   return Unavailable("node {} at {}: it is down, says placement", node.name, node.address);
 }
 
-// One failure for each node that did not answer; `work` is done for the others.
-std::map<size_t, absl::Status> AskAll(Fleet& fleet, const std::function<absl::Status(size_t, FleetNode&)>& work) {
-  Mutex mu;
-  std::map<size_t, absl::Status> failed;
-  for (size_t i = 0; i < fleet.nodes().size(); ++i) {
-    if (!fleet.nodes()[i]->up) failed.emplace(i, DownStatus(*fleet.nodes()[i]));
-  }
-  fleet.ForEachNode([&](size_t i, FleetNode& node) {
-    absl::Status status = work(i, node);
-    if (status.ok()) return;
-    MutexLock lock(mu);
-    failed.emplace(i, std::move(status));
-  });
-  return failed;
-}
-
 void AddTo(v1::SpaceHeld& sum, const v1::SpaceHeld& more) {
   sum.set_chunks(sum.chunks() + more.chunks());
   sum.set_tokens(sum.tokens() + more.tokens());
@@ -56,6 +40,21 @@ void AddTo(v1::SpaceHeld& sum, const v1::SpaceHeld& more) {
 
 }  // namespace
 
+std::map<size_t, absl::Status> AskEach(Fleet& fleet, const std::function<absl::Status(size_t, FleetNode&)>& work) {
+  Mutex mu;
+  std::map<size_t, absl::Status> failed;
+  for (size_t i = 0; i < fleet.nodes().size(); ++i) {
+    if (!fleet.nodes()[i]->up) failed.emplace(i, DownStatus(*fleet.nodes()[i]));
+  }
+  fleet.ForEachNode([&](size_t i, FleetNode& node) {
+    absl::Status status = work(i, node);
+    if (status.ok()) return;
+    MutexLock lock(mu);
+    failed.emplace(i, std::move(status));
+  });
+  return failed;
+}
+
 absl::Status NoneAnswered(const std::map<size_t, absl::Status>& failed) {
   if (failed.empty()) return NotFound("the cluster has no nodes yet; start kdn-node with --placement");
   // A node that was asked says more than one that placement knows to be down.
@@ -66,7 +65,7 @@ absl::Status NoneAnswered(const std::map<size_t, absl::Status>& failed) {
 absl::StatusOr<SpaceList> ListSpaces(Context& context) {
   KDN_ASSIGN_OR_RETURN(Fleet* const fleet, context.OpenFleet());
   std::vector<v1::ListSpacesResponse> answers(fleet->nodes().size());
-  const auto failed = AskAll(
+  const auto failed = AskEach(
       *fleet, [&](size_t i, FleetNode& node) { return node.admin().ListSpaces(context.Deadline(), answers[i]); });
   if (failed.size() == answers.size()) return NoneAnswered(failed);
   SpaceList list;
@@ -104,7 +103,7 @@ absl::StatusOr<Sightings> FindChunks(Context& context, std::span<const ChunkKey>
   KDN_ASSIGN_OR_RETURN(Fleet* const fleet, context.OpenFleet());
   std::vector<std::vector<v1::Explained>> answers(fleet->nodes().size());
   Sightings sightings;
-  sightings.failed = AskAll(*fleet, [&](size_t i, FleetNode& node) -> absl::Status {
+  sightings.failed = AskEach(*fleet, [&](size_t i, FleetNode& node) -> absl::Status {
     KDN_ASSIGN_OR_RETURN(answers[i], node.admin().Explain(keys, context.Deadline()));
     return absl::OkStatus();
   });

@@ -5,6 +5,7 @@
 #define KDN_KDN_CLIENT_CTL_FLEET_QUERIES_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -18,6 +19,10 @@
 #include "storage/format/digest.h"
 
 namespace kdn::ctl {
+
+// Does `work` for every node that is up, at once. One failure for each node that did not answer, those that are down
+// among them.
+std::map<size_t, absl::Status> AskEach(Fleet& fleet, const std::function<absl::Status(size_t, FleetNode&)>& work);
 
 // Spaces over all nodes: a chunk that two nodes hold counts twice.
 struct SpaceList {

@@ -36,6 +36,7 @@ Runner DeclareUnpin(CLI::App& app);
 Runner DeclareDelete(CLI::App& app);
 Runner DeclareClear(CLI::App& app);
 
+Runner DeclareAnalytics(CLI::App& app);
 Runner DeclareReplay(CLI::App& app);
 Runner DeclareCompletion(CLI::App& app);
 

@@ -7,6 +7,7 @@
 
 #include "kdn-client/ctl/app.h"
 #include "kdn-client/ctl/report.h"
+#include "kdn-node/analytics_service.h"
 #include "tests/kdn-node/node_test.h"
 
 namespace kdn::ctl {
@@ -310,6 +311,34 @@ TEST_F(CtlCommandsTest, ReplayAgainstANodeHitsWhatTheTraceRepeats) {
   EXPECT_NEAR(simulated.json()["capacities"][0]["hit_percent"], 100.0 * 5 / 9, 0.01);
   EXPECT_EQ(simulated.json()["capacities"][1]["hit_percent"], 0);
   EXPECT_EQ(Run({"replay", "/nonexistent"}).code, 3);
+}
+
+TEST_F(CtlCommandsTest, AnalyticsTellsWhatWasHitAndWhyTheRestMissed) {
+  const auto analytics = std::make_shared<AnalyticsRecorder>(AnalyticsOptions{.prefill_tokens_per_second = 16});
+  store_options_.observer = analytics;
+  ServeAnalytics(analytics, server_options_);
+  StartCtl();
+  const std::vector<Chunk> chunks = MakeChunks(4);
+  MustStore({chunks[0], chunks[1], chunks[2]});
+  Lookup(chunks);
+  ASSERT_TRUE(Fetch(FetchRequestFor({chunks[0], chunks[1], chunks[2]})).status.ok());
+
+  const Outcome ran = Run({"analytics", "--space", SpaceHex().substr(0, 6)});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  const Json json = ran.json();
+  EXPECT_EQ(json["nodes"], 1);
+  EXPECT_EQ(json["requests"], 1);
+  EXPECT_DOUBLE_EQ(json["hit_tokens_percent"], 75);
+  EXPECT_DOUBLE_EQ(json["prefill_seconds_saved"], 3);
+  ASSERT_EQ(json["misses"].size(), 1u);
+  EXPECT_EQ(json["misses"][0]["cause"], "never_stored");
+  EXPECT_EQ(json["misses"][0]["chunks"], 1);
+  EXPECT_EQ(json["tiers"][0]["tier"], "memory");
+  EXPECT_DOUBLE_EQ(json["tiers"][0]["hit_percent"], 100);
+  EXPECT_EQ(json["what_if"].size(), 5u);
+  EXPECT_EQ(json["spaces"][0]["space"], SpaceHex());
+  EXPECT_TRUE(json["not_counted"].empty());
+  EXPECT_EQ(Run({"analytics", "--space", "no"}).code, 3) << "nothing was asked of such a space";
 }
 
 TEST_F(CtlCommandsTest, TablesAreForPeople) {
