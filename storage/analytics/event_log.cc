@@ -1,7 +1,6 @@
 #include "storage/analytics/event_log.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace kdn {
 namespace {
@@ -34,7 +33,7 @@ void EventLog::Happened(Event event, absl::Time now) {
   event.time = now;
   MutexLock lock(mu_);
   CloseWindows(now);
-  Append(std::move(event));
+  Append(event);
 }
 
 void EventLog::Count(const Event& event, uint64_t bytes, absl::Time now) {
@@ -63,7 +62,7 @@ void EventLog::CloseWindows(absl::Time now) {
 void EventLog::Append(Event event) {
   event.sequence = ++last_;
   if (events_.size() >= room_) events_.pop_front();
-  events_.push_back(std::move(event));
+  events_.push_back(event);
 }
 
 std::vector<Event> EventLog::After(uint64_t sequence, size_t most, absl::Time now) {

@@ -105,7 +105,10 @@ void Mover::Run() {
     memory_.DropExpired();
     for (const DiskLevel& disk : disks_) disk.tier->DropExpired();
     if (stored) MakeHeadroom();
-    for (const Use& use : uses) MoveUp(use);
+    // Room after each, or the next one would push out what could still move down.
+    for (const Use& use : uses) {
+      if (MoveUp(use)) MakeHeadroom();
+    }
   }
 }
 
@@ -146,11 +149,11 @@ void Mover::MoveDown(const ChunkKey& key, size_t from) {
   }
 }
 
-void Mover::MoveUp(const Use& use) {
+bool Mover::MoveUp(const Use& use) {
   const KeyLocks::Hold hold(locks_, use.key);
   Tier& from = *disks_[use.level].tier;
   const absl::StatusOr<ManifestPtr> manifest = from.Find(use.key);
-  if (!manifest.ok()) return;  // it is gone, or on its way elsewhere
+  if (!manifest.ok()) return false;  // it is gone, or on its way elsewhere
   const auto holds = [&](Tier& tier) {
     const absl::StatusOr<ManifestPtr> there = tier.Find(use.key);
     return there.ok() && (*there)->fidelity >= (*manifest)->fidelity;
@@ -158,16 +161,16 @@ void Mover::MoveUp(const Use& use) {
   Tier& first = *disks_.front().tier;
   const bool to_memory = !holds(memory_) && memory_.Admits(**manifest);
   const bool to_disk = use.level > 0 && !holds(first) && first.Admits(**manifest);
-  if (!to_memory && !to_disk) return;
+  if (!to_memory && !to_disk) return false;
 
   absl::StatusOr<TierRead> read = holds(memory_) ? memory_.Examine(use.key) : from.Examine(use.key);
-  if (!read.ok()) return;  // the tier has told of it
+  if (!read.ok()) return false;  // the tier has told of it
   const Chunk chunk = ChunkOf(*std::move(read));
   if (to_memory) memory_.Put(chunk, Ack::kMemory).IgnoreError();  // no room: it stays on disk
-  if (!to_disk || !first.Put(chunk, Ack::kDurable).ok()) return;
+  if (!to_disk || !first.Put(chunk, Ack::kDurable).ok()) return false;
   promoted_.fetch_add(1);
   from.Erase(use.key).IgnoreError();
-  Stored();
+  return true;
 }
 
 }  // namespace kdn

@@ -70,7 +70,8 @@ class Mover {
   void Run();
   void MakeHeadroom();
   void MoveDown(const ChunkKey& key, size_t from);
-  void MoveUp(const Use& use);
+  // Whether the chunk went up to the first disk.
+  bool MoveUp(const Use& use);
 
   Tier& memory_;
   const std::vector<DiskLevel>& disks_;
