@@ -140,13 +140,12 @@ absl::Status MemoryTier::Put(const Chunk& given, Ack) {
       freed.push_back(Take(key));
     }
     const Residents::Share share = residents_.ShareOf(chunk.manifest->space);
-    const absl::StatusOr<std::vector<Residents::Gone>> gone =
-        residents_.Reserve(share, cost, key, context_.clock->Now());
-    if (!gone.ok()) {
+    const Residents::Reserved reserved = residents_.Reserve(share, cost, key, context_.clock->Now());
+    TakeGone(reserved.gone, freed);
+    if (!reserved.status.ok()) {
       counters_.Refused();
-      return Annotate(gone.status(), "memory tier");
+      return Annotate(reserved.status, "memory tier");
     }
-    TakeGone(*gone, freed);
     residents_.Release(share, cost);
     residents_.Insert(share, FactsOf(*chunk.manifest, cost), chunk.retention.expires);
     Set(key, std::make_shared<const Held>(Held{chunk, share}));

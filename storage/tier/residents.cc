@@ -99,36 +99,43 @@ bool Residents::EvictFromFullest(const ChunkKey& spared, std::vector<Gone>& gone
   return std::any_of(fullest.begin(), fullest.end(), [&](Part* part) { return EvictFrom(*part, spared, gone); });
 }
 
-absl::StatusOr<std::vector<Residents::Gone>> Residents::Reserve(Share share, uint64_t bytes, const ChunkKey& spared,
-                                                                absl::Time now) {
+absl::Status Residents::NoRoom(Share share, uint64_t bytes) const {
+  if (share != 0) {
+    return ResourceExhausted(
+        "chunk of {} bytes: its space may hold {} bytes, and pins leave no room in them; raise the quota, unpin "
+        "chunks or store smaller ones",
+        bytes, shares_[share].limit);
+  }
+  return ResourceExhausted(
+      "chunk of {} bytes: the budget of {} bytes has no room that pins leave free; raise the budget, unpin chunks or "
+      "store smaller ones",
+      bytes, options_.budget_bytes);
+}
+
+Residents::Reserved Residents::Reserve(Share share, uint64_t bytes, const ChunkKey& spared, absl::Time now) {
   Part& part = shares_[share];
   const auto excess = [&](uint64_t claimed, uint64_t limit) {
     return claimed + bytes > limit ? claimed + bytes - limit : 0;
   };
-  const uint64_t over_limit = excess(part.claimed(), part.limit);
-  const uint64_t over_budget = excess(bytes_ + reserved_, options_.budget_bytes);
-  if (bytes > part.limit || (over_limit > 0 && !CanFree(&part, over_limit, spared)) ||
-      (over_budget > 0 && !CanFree(nullptr, over_budget, spared))) {
-    if (share != 0) {
-      return ResourceExhausted(
-          "chunk of {} bytes: its space may hold {} bytes, and pins leave no room in them; raise the quota, unpin "
-          "chunks or store smaller ones",
-          bytes, part.limit);
-    }
-    return ResourceExhausted(
-        "chunk of {} bytes: the budget of {} bytes has no room that pins leave free; raise the budget, unpin chunks or "
-        "store smaller ones",
-        bytes, options_.budget_bytes);
+  const auto over_limit = [&] { return excess(part.claimed(), part.limit); };
+  const auto over_budget = [&] { return excess(bytes_ + reserved_, options_.budget_bytes); };
+  if (bytes > part.limit || (over_limit() > 0 && !CanFree(&part, over_limit(), spared)) ||
+      (over_budget() > 0 && !CanFree(nullptr, over_budget(), spared))) {
+    return {.status = NoRoom(share, bytes)};
   }
-  std::vector<Gone> gone;
-  if (over_limit > 0 || over_budget > 0) gone = TakeExpired(now);
-  while (excess(part.claimed(), part.limit) > 0 && EvictFrom(part, spared, gone)) {
+  Reserved room;
+  if (over_limit() > 0 || over_budget() > 0) room.gone = TakeExpired(now);
+  while (over_limit() > 0 && EvictFrom(part, spared, room.gone)) {
   }
-  while (excess(bytes_ + reserved_, options_.budget_bytes) > 0 && EvictFromFullest(spared, gone)) {
+  while (over_budget() > 0 && EvictFromFullest(spared, room.gone)) {
+  }
+  if (over_limit() > 0 || over_budget() > 0) {  // pins do not wait for the tier: one came since they were looked at
+    room.status = NoRoom(share, bytes);
+    return room;
   }
   part.reserved += bytes;
   reserved_ += bytes;
-  return gone;
+  return room;
 }
 
 void Residents::Release(Share share, uint64_t bytes) {

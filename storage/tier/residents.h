@@ -3,7 +3,7 @@
 //
 //   Residents residents({.budget_bytes = budget, .policy = PolicyKind::kPrefix}, pins);
 //   const auto share = residents.ShareOf(manifest.space);
-//   KDN_ASSIGN_OR_RETURN(std::vector<ChunkKey> gone, residents.Reserve(share, bytes, now));  // drop these, then …
+//   const Residents::Reserved room = residents.Reserve(share, bytes, key, now);             // drop room.gone, and if …
 //   residents.Insert(share, facts, retention.expires);                                     // … write the chunk
 //   residents.Release(share, bytes);                                                       // the reservation ends
 //
@@ -24,7 +24,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "storage/eviction/eviction_policy.h"
 #include "storage/format/digest.h"
@@ -64,14 +64,19 @@ class Residents {
   Share shares() const { return static_cast<Share>(shares_.size()); }
 
   // Sets `bytes` aside, and lets go of chunks until they fit: those that have expired first, then by the policy, never
-  // pinned ones nor `spared`. Returns the chunks that are gone.
-  // RESOURCE_EXHAUSTED: they cannot fit; nothing was let go of. The message does not name the tier.
+  // pinned ones nor `spared`.
   struct Gone {
     ChunkKey key;
     uint64_t bytes = 0;
     bool expired = false;
   };
-  absl::StatusOr<std::vector<Gone>> Reserve(Share share, uint64_t bytes, const ChunkKey& spared, absl::Time now);
+  struct Reserved {
+    // RESOURCE_EXHAUSTED: they cannot fit, and nothing is set aside. The message does not name the tier.
+    absl::Status status;
+    // To be dropped. Where they cannot fit none, but for what went before a pin came that was in the way.
+    std::vector<Gone> gone = {};
+  };
+  Reserved Reserve(Share share, uint64_t bytes, const ChunkKey& spared, absl::Time now);
   void Release(Share share, uint64_t bytes);
 
   // Whether the chunk is worth its place; asking counts as a use.
@@ -112,6 +117,7 @@ class Residents {
 
   Part MakePart(uint64_t limit) const;
   uint64_t LimitOf(const SpaceId& space) const;
+  absl::Status NoRoom(Share share, uint64_t bytes) const;
   // Bytes of chunks of `part` (of all when null) that are pinned or spared.
   uint64_t HeldFast(const Part* part, const ChunkKey& spared) const;
   bool CanFree(const Part* part, uint64_t bytes, const ChunkKey& spared) const;

@@ -103,6 +103,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
   std::vector<Removed> removed;
   Residents::Share share = 0;
   bool durable = ack == Ack::kDurable;
+  absl::Status room;
   for (bool has_room = false; !has_room;) {
     Row not_durable;
     bool merge = false;
@@ -115,11 +116,8 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
         if (!merge && (ack != Ack::kDurable || row->safety == Safety::kDurable)) return absl::OkStatus();
         not_durable = *row;
       } else {
-        const absl::Status room = Reserve(share, cost, key, removed);
-        if (!room.ok()) {
-          counters_.Refused();
-          return room;
-        }
+        room = Reserve(share, cost, key, removed);
+        if (!room.ok()) break;
         has_room = true;
         // What takes the place of a durable chunk must be no less so.
         const Row* replaced = rows_.Find(key);
@@ -132,6 +130,10 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
     if (!absl::IsNotFound(kept)) return kept;
   }
   Remove(removed).IgnoreError();
+  if (!room.ok()) {
+    counters_.Refused();
+    return room;
+  }
 
   const UploadId id{key, db_->NextGeneration()};
   const absl::StatusOr<Extent> extent = db_->Write(id, chunk, encoded, durable);
@@ -174,11 +176,9 @@ bool RocksDbTier::Admits(const Manifest& manifest) {
 
 absl::Status RocksDbTier::Reserve(Residents::Share share, uint64_t bytes, const ChunkKey& spared,
                                   std::vector<Removed>& removed) {
-  const absl::StatusOr<std::vector<Residents::Gone>> gone =
-      residents_.Reserve(share, bytes, spared, context_.clock->Now());
-  if (!gone.ok()) return Annotate(gone.status(), fmt::format("disk tier {}", path_));
-  TakeGone(*gone, removed);
-  return absl::OkStatus();
+  const Residents::Reserved reserved = residents_.Reserve(share, bytes, spared, context_.clock->Now());
+  TakeGone(reserved.gone, removed);
+  return Annotate(reserved.status, fmt::format("disk tier {}", path_));
 }
 
 void RocksDbTier::TakeRow(const ChunkKey& key, std::vector<Removed>& removed) {

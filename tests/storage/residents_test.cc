@@ -29,15 +29,28 @@ SpaceId Space(uint8_t n) {
 
 ChunkFacts Facts(uint8_t n, uint64_t bytes) { return {.key = Key(n), .parent = {}, .tokens = 16, .bytes = bytes}; }
 
-std::vector<ChunkKey> KeysOf(const absl::StatusOr<std::vector<Residents::Gone>>& gone) {
+std::vector<ChunkKey> KeysOf(const std::vector<Residents::Gone>& gone) {
   std::vector<ChunkKey> keys;
-  if (!gone.ok()) {
-    ADD_FAILURE() << gone.status();
-    return keys;
-  }
-  for (const Residents::Gone& chunk : *gone) keys.push_back(chunk.key);
+  for (const Residents::Gone& chunk : gone) keys.push_back(chunk.key);
   return keys;
 }
+
+std::vector<ChunkKey> KeysOf(const Residents::Reserved& reserved) {
+  EXPECT_TRUE(reserved.status.ok()) << reserved.status;
+  return KeysOf(reserved.gone);
+}
+
+// Tells of pins only once it is asked for a chunk's: as if they came after the first look.
+class LatePins final : public Pins {
+ public:
+  explicit LatePins(ChunkKey key) : key_(key) {}
+  bool IsPinned(const ChunkKey& key) const override { return key == key_; }
+  size_t PinnedChunks() const override { return 0; }
+  void ForEach(absl::FunctionRef<void(const ChunkKey&)>) const override {}
+
+ private:
+  const ChunkKey key_;
+};
 
 ResidentsOptions Lru(uint64_t budget, SpaceQuotas quotas = {}) {
   return {.budget_bytes = budget, .policy = PolicyKind::kLru, .quotas = std::move(quotas)};
@@ -63,13 +76,24 @@ TEST(ResidentsTest, RefusesWithoutLettingGoOfAnythingWhenPinsAreInTheWay) {
   const testing::FixedPins pins({Key(1), Key(2)});
   Residents residents(Lru(100), pins);
   for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 25), absl::InfiniteFuture());
-  const absl::Status refused = residents.Reserve(0, 51, {}, kStart).status();
+  const absl::Status refused = residents.Reserve(0, 51, {}, kStart).status;
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_EQ(residents.size(), 4u);
-  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 26, Key(3), kStart).status()))
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 26, Key(3), kStart).status))
       << "what is spared is in the way as well";
   EXPECT_THAT(KeysOf(residents.Reserve(0, 50, {}, kStart)), UnorderedElementsAre(Key(3), Key(4)));
-  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 101, {}, kStart).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 101, {}, kStart).status));
+}
+
+TEST(ResidentsTest, APinThatComesMeanwhileRefusesAndTheBudgetHolds) {
+  const LatePins pins(Key(2));
+  Residents residents(Lru(100), pins);
+  for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 25), absl::InfiniteFuture());
+  const Residents::Reserved reserved = residents.Reserve(0, 100, {}, kStart);
+  EXPECT_TRUE(absl::IsResourceExhausted(reserved.status)) << reserved.status;
+  EXPECT_THAT(KeysOf(reserved.gone), UnorderedElementsAre(Key(1), Key(3), Key(4))) << "to be dropped all the same";
+  EXPECT_EQ(residents.bytes(), 25u);
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 75, {}, kStart)), IsEmpty()) << "nothing was set aside";
 }
 
 TEST(ResidentsTest, ExpiredChunksGoFirstAndKnowIt) {
@@ -78,12 +102,12 @@ TEST(ResidentsTest, ExpiredChunksGoFirstAndKnowIt) {
   residents.Insert(0, Facts(2, 30), kStart + absl::Seconds(1));
   residents.Insert(0, Facts(3, 20), kStart + absl::Seconds(5));
   EXPECT_TRUE(residents.TakeExpired(kStart).empty());
-  const auto gone = residents.Reserve(0, 30, {}, kStart + absl::Seconds(1));
-  ASSERT_TRUE(gone.ok());
-  ASSERT_EQ(gone->size(), 1u);
-  EXPECT_EQ(gone->front().key, Key(2));
-  EXPECT_EQ(gone->front().bytes, 30u);
-  EXPECT_TRUE(gone->front().expired);
+  const Residents::Reserved reserved = residents.Reserve(0, 30, {}, kStart + absl::Seconds(1));
+  ASSERT_TRUE(reserved.status.ok());
+  ASSERT_EQ(reserved.gone.size(), 1u);
+  EXPECT_EQ(reserved.gone.front().key, Key(2));
+  EXPECT_EQ(reserved.gone.front().bytes, 30u);
+  EXPECT_TRUE(reserved.gone.front().expired);
   residents.SetExpiry(0, Key(3), absl::InfiniteFuture());
   EXPECT_TRUE(residents.TakeExpired(kStart + absl::Hours(1)).empty());
   residents.SetExpiry(0, Key(3), kStart);
@@ -102,8 +126,8 @@ TEST(ResidentsTest, QuotaBindsItsSpaceAndNoOther) {
   residents.Insert(free, Facts(2, 40), absl::InfiniteFuture());
   EXPECT_THAT(KeysOf(residents.Reserve(a, 20, {}, kStart)), ElementsAre(Key(1))) << "there is room, but not for it";
   residents.Release(a, 20);
-  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(a, 31, {}, kStart).status()));
-  const absl::Status none = residents.Reserve(residents.ShareOf(Space(8)), 1, {}, kStart).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(a, 31, {}, kStart).status));
+  const absl::Status none = residents.Reserve(residents.ShareOf(Space(8)), 1, {}, kStart).status;
   EXPECT_THAT(MessageOf(none), ::testing::HasSubstr("quota"));
 }
 

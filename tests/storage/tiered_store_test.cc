@@ -781,9 +781,8 @@ TEST_F(TieredStoreTest, EverythingAtOnceNeverServesWrongBytes) {
         if (i % 13 == 0) clock_.Advance(absl::Seconds(1));
         if (i % 7 == 0) store_->Delete(id_, chunk.manifest->key).IgnoreError();
         const StoreStats stats = store_->Stats();
-        // A chunk that is pinned while a put evicts stays, beyond the budget: one a thread, of 4 chunks in memory.
-        EXPECT_LE(stats.memory.bytes, 2 * stats.memory.budget_bytes);
-        EXPECT_LE(stats.disks[0].bytes, stats.disks[0].budget_bytes + stats.memory.budget_bytes);
+        EXPECT_LE(stats.memory.bytes, stats.memory.budget_bytes);
+        EXPECT_LE(stats.disks[0].bytes, stats.disks[0].budget_bytes);
       }
     });
   }
