@@ -253,7 +253,7 @@ absl::Status Run(const Options& options, Report& report) {
     KDN_ASSIGN_OR_RETURN(const double seconds, ServingSeconds(options.node, shared_memory));
     const double part = 100 * worst.nanoseconds * 1e-9 / seconds;
     report.AddRow({{"way", way}, {"node_us_per_chunk", seconds * 1e6}, {"analytics_%", part}});
-    if (shared_memory) continue;  // no bytes move: such a node is idle
+    if (shared_memory) continue;  // a row of its own: the goal is of a node that sends its bytes
     report.AddGoal(
         {.name = fmt::format("processor time of analytics, the worst trace, in that of a node serving chunks "
                              "of 2 MiB by {}",

@@ -1,54 +1,32 @@
 #include "kdn-node/analytics_metrics.h"
 
-#include <prometheus/client_metric.h>
-#include <prometheus/metric_type.h>
-
 #include <string>
 #include <utility>
+
+#include "storage/base/metric_samples.h"
 
 namespace kdn {
 namespace {
 
-using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-
-class CacheFamily {
- public:
-  CacheFamily(const char* name, const char* help, MetricType type = MetricType::Counter) {
-    family_.name = name;
-    family_.help = help;
-    family_.type = type;
-  }
-
-  void Add(double value, std::vector<ClientMetric::Label> labels = {}) {
-    ClientMetric metric;
-    metric.label = std::move(labels);
-    (family_.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
-    family_.metric.push_back(std::move(metric));
-  }
-  MetricFamily Take() && { return std::move(family_); }
-
- private:
-  MetricFamily family_;
-};
 
 }  // namespace
 
 std::vector<MetricFamily> AnalyticsMetrics::Collect() const {
   const AnalyticsSnapshot snapshot = analytics_->Snapshot({.events = 0, .hot_prefixes = 0, .curves = true});
-  CacheFamily requests("kdn_cache_requests_total", "Requests: lookups, and fetches that no lookup went before");
-  CacheFamily asked_chunks("kdn_cache_asked_chunks_total", "Chunks that requests asked for");
-  CacheFamily asked_tokens("kdn_cache_asked_tokens_total", "Tokens that requests asked for");
-  CacheFamily asked_bytes("kdn_cache_asked_bytes_total", "Encoded bytes that requests asked for");
-  CacheFamily missed("kdn_cache_missed_chunks_total", "Chunks asked for and missed, by cause");
-  CacheFamily missed_tokens("kdn_cache_missed_tokens_total", "Tokens asked for and missed, by cause");
-  CacheFamily missed_bytes("kdn_cache_missed_bytes_total", "Encoded bytes asked for and missed, by cause");
-  CacheFamily found("kdn_cache_found_chunks_total", "Chunks asked for and held, by the tier that held them");
-  CacheFamily delivered_tokens("kdn_cache_delivered_tokens_total", "Tokens whose chunks fetches read, by tier");
-  CacheFamily delivered_bytes("kdn_cache_delivered_bytes_total", "Encoded bytes that fetches read, by tier");
-  CacheFamily saved("kdn_cache_prefill_saved_seconds_total",
-                    "What computing the delivered tokens would have taken, at the speed that was declared");
+  MetricSamples requests("kdn_cache_requests_total", "Requests: lookups, and fetches that no lookup went before");
+  MetricSamples asked_chunks("kdn_cache_asked_chunks_total", "Chunks that requests asked for");
+  MetricSamples asked_tokens("kdn_cache_asked_tokens_total", "Tokens that requests asked for");
+  MetricSamples asked_bytes("kdn_cache_asked_bytes_total", "Encoded bytes that requests asked for");
+  MetricSamples missed("kdn_cache_missed_chunks_total", "Chunks asked for and missed, by cause");
+  MetricSamples missed_tokens("kdn_cache_missed_tokens_total", "Tokens asked for and missed, by cause");
+  MetricSamples missed_bytes("kdn_cache_missed_bytes_total", "Encoded bytes asked for and missed, by cause");
+  MetricSamples found("kdn_cache_found_chunks_total", "Chunks asked for and held, by the tier that held them");
+  MetricSamples delivered_tokens("kdn_cache_delivered_tokens_total", "Tokens whose chunks fetches read, by tier");
+  MetricSamples delivered_bytes("kdn_cache_delivered_bytes_total", "Encoded bytes that fetches read, by tier");
+  MetricSamples saved("kdn_cache_prefill_saved_seconds_total",
+                      "What computing the delivered tokens would have taken, at the speed that was declared");
   for (const SpaceAnalytics& space : snapshot.spaces) {
     const std::string name = space.space.IsZero() ? "other" : space.space.ToShortHex();
     requests.Add(static_cast<double>(space.requests), {{"space", name}});
@@ -69,19 +47,19 @@ std::vector<MetricFamily> AnalyticsMetrics::Collect() const {
     }
     if (space.prefill_source != PrefillSource::kUnknown) saved.Add(space.prefill_seconds_saved, {{"space", name}});
   }
-  CacheFamily wanted("kdn_cache_evicted_wanted_total", "Chunks evicted from a tier and then asked for, by tier");
+  MetricSamples wanted("kdn_cache_evicted_wanted_total", "Chunks evicted from a tier and then asked for, by tier");
   for (size_t i = 0; i < kCountedTiers; ++i) {
     wanted.Add(static_cast<double>(snapshot.tiers[i].evicted_wanted),
                {{"tier", std::string(CountedTierName(static_cast<CountedTier>(i)))}});
   }
-  CacheFamily rate("kdn_cache_curve_rate", "The part of all chunks that the miss-ratio curve is made of",
-                   MetricType::Gauge);
+  MetricSamples rate("kdn_cache_curve_rate", "The part of all chunks that the miss-ratio curve is made of",
+                     MetricType::Gauge);
   rate.Add(snapshot.curve_rate);
-  CacheFamily memory("kdn_cache_analytics_bytes", "Memory that analytics takes", MetricType::Gauge);
+  MetricSamples memory("kdn_cache_analytics_bytes", "Memory that analytics takes", MetricType::Gauge);
   memory.Add(static_cast<double>(snapshot.memory_bytes));
 
   std::vector<MetricFamily> families;
-  for (CacheFamily* family :
+  for (MetricSamples* family :
        {&requests, &asked_chunks, &asked_tokens, &asked_bytes, &missed, &missed_tokens, &missed_bytes, &found,
         &delivered_tokens, &delivered_bytes, &saved, &wanted, &rate, &memory}) {
     families.push_back(std::move(*family).Take());

@@ -5,18 +5,13 @@
 #include <numbers>
 #include <utility>
 
+#include "storage/base/split_mix.h"
+
 namespace kdn {
 namespace {
 
 constexpr double kLeastPerSecond = 1;
 constexpr absl::Duration kDecayInterval = absl::Milliseconds(100);
-
-// A permutation of 64 bits (the finaliser of SplitMix64).
-uint64_t Mixed(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 }  // namespace
 
@@ -29,7 +24,7 @@ void HotKeys::Fetched(const SpaceId& space, std::span<const ChunkKey> keys) {
   // Of each run of `one_in` keys one is looked at, never always the same one: calls that all name as many keys would
   // else be seen by one of them only.
   for (uint64_t run = first / options_.one_in; run * options_.one_in < last; ++run) {
-    const uint64_t chosen = run * options_.one_in + Mixed(run) % options_.one_in;
+    const uint64_t chosen = run * options_.one_in + Mix64(run) % options_.one_in;
     if (chosen < first || chosen >= last) continue;
     MutexLock lock(mu_);
     Decay();

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "storage/base/metric_samples.h"
 #include "storage/tier/tier.h"
 
 namespace kdn {
@@ -16,21 +17,6 @@ using prometheus::MetricType;
 // From 50 µs, a lookup in memory, to 10 s, a long upload.
 const prometheus::Histogram::BucketBoundaries kSeconds = {
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 0.5, 1, 2.5, 5, 10};
-
-MetricFamily SampleFamily(std::string name, std::string help, MetricType type) {
-  MetricFamily family;
-  family.name = std::move(name);
-  family.help = std::move(help);
-  family.type = type;
-  return family;
-}
-
-void AddSample(MetricFamily& family, double value, std::vector<ClientMetric::Label> labels = {}) {
-  ClientMetric metric;
-  metric.label = std::move(labels);
-  (family.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
-  family.metric.push_back(std::move(metric));
-}
 
 struct TierSeries {
   const char* name;
@@ -162,18 +148,18 @@ std::vector<MetricFamily> NodeMetrics::Collect() const {
   std::vector<MetricFamily> families = registry_.Collect();
   const StoreStats stats = store_.Stats();
   for (const TierSeries& series : kTierSeries) {
-    MetricFamily family = SampleFamily(series.name, series.help, series.type);
-    AddSample(family, static_cast<double>(stats.memory.*series.value), {{"tier", "memory"}});
+    MetricSamples samples(series.name, series.help, series.type);
+    samples.Add(static_cast<double>(stats.memory.*series.value), {{"tier", "memory"}});
     for (size_t level = 0; level < stats.disks.size(); ++level) {
-      AddSample(family, static_cast<double>(stats.disks[level].*series.value), {{"tier", DiskName(level)}});
+      samples.Add(static_cast<double>(stats.disks[level].*series.value), {{"tier", DiskName(level)}});
     }
-    families.push_back(std::move(family));
+    families.push_back(std::move(samples).Take());
   }
   const auto single = [&](const char* name, const char* help, MetricType type, double value,
                           std::vector<ClientMetric::Label> labels = {}) {
-    MetricFamily family = SampleFamily(name, help, type);
-    AddSample(family, value, std::move(labels));
-    families.push_back(std::move(family));
+    MetricSamples samples(name, help, type);
+    samples.Add(value, std::move(labels));
+    families.push_back(std::move(samples).Take());
   };
   single("kdn_store_leases", "Leases that pin chunks", MetricType::Gauge, static_cast<double>(stats.leases));
   single("kdn_store_pinned_chunks", "Chunks that a lease keeps from eviction", MetricType::Gauge,

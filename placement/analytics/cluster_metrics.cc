@@ -1,49 +1,26 @@
 #include "placement/analytics/cluster_metrics.h"
 
-#include <prometheus/client_metric.h>
-#include <prometheus/metric_family.h>
-#include <prometheus/metric_type.h>
-
 #include <string>
 #include <utility>
+
+#include "storage/base/metric_samples.h"
 
 namespace kdn {
 namespace {
 
-using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-
-class ClusterFamily {
- public:
-  ClusterFamily(const char* name, const char* help, MetricType type = MetricType::Counter) {
-    family_.name = name;
-    family_.help = help;
-    family_.type = type;
-  }
-
-  void Add(double value, std::vector<ClientMetric::Label> labels = {}) {
-    ClientMetric metric;
-    metric.label = std::move(labels);
-    (family_.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
-    family_.metric.push_back(std::move(metric));
-  }
-  MetricFamily Take() && { return std::move(family_); }
-
- private:
-  MetricFamily family_;
-};
 
 }  // namespace
 
 std::vector<MetricFamily> ClusterMetrics::Collect() const {
   const Collector::Totals totals = collector_.totals();
-  ClusterFamily requests("kdn_cluster_cache_requests_total", "Requests of all nodes, as this daemon read them");
-  ClusterFamily asked_tokens("kdn_cluster_cache_asked_tokens_total", "Tokens that requests asked for");
-  ClusterFamily asked_bytes("kdn_cluster_cache_asked_bytes_total", "Encoded bytes that requests asked for");
-  ClusterFamily hit_tokens("kdn_cluster_cache_hit_tokens_total",
+  MetricSamples requests("kdn_cluster_cache_requests_total", "Requests of all nodes, as this daemon read them");
+  MetricSamples asked_tokens("kdn_cluster_cache_asked_tokens_total", "Tokens that requests asked for");
+  MetricSamples asked_bytes("kdn_cluster_cache_asked_bytes_total", "Encoded bytes that requests asked for");
+  MetricSamples hit_tokens("kdn_cluster_cache_hit_tokens_total",
                            "Tokens asked for and held, by the time of the lookup");
-  ClusterFamily hit_bytes("kdn_cluster_cache_hit_bytes_total", "Encoded bytes asked for and held");
+  MetricSamples hit_bytes("kdn_cluster_cache_hit_bytes_total", "Encoded bytes asked for and held");
   for (const auto& [space, counts] : totals.counts) {
     const std::string name = space.IsZero() ? "other" : space.ToShortHex();
     Demand found;
@@ -56,18 +33,18 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
   }
 
   const CacheCounts all = SumOf(totals.counts);
-  ClusterFamily missed_tokens("kdn_cluster_cache_missed_tokens_total", "Tokens asked for and missed, by cause");
-  ClusterFamily missed_bytes("kdn_cluster_cache_missed_bytes_total", "Encoded bytes asked for and missed, by cause");
+  MetricSamples missed_tokens("kdn_cluster_cache_missed_tokens_total", "Tokens asked for and missed, by cause");
+  MetricSamples missed_bytes("kdn_cluster_cache_missed_bytes_total", "Encoded bytes asked for and missed, by cause");
   for (size_t i = 0; i < kMissCauseCount; ++i) {
     const std::string cause(MissCauseName(static_cast<MissCause>(i)));
     missed_tokens.Add(all.missed[i].tokens, {{"cause", cause}});
     missed_bytes.Add(all.missed[i].bytes, {{"cause", cause}});
   }
-  ClusterFamily delivered_tokens("kdn_cluster_cache_delivered_tokens_total",
+  MetricSamples delivered_tokens("kdn_cluster_cache_delivered_tokens_total",
                                  "Tokens whose chunks fetches read, by tier");
-  ClusterFamily delivered_bytes("kdn_cluster_cache_delivered_bytes_total", "Encoded bytes that fetches read, by tier");
-  ClusterFamily held("kdn_cluster_cache_held_bytes", "Encoded bytes that all nodes hold, by tier", MetricType::Gauge);
-  ClusterFamily budget("kdn_cluster_cache_budget_bytes", "What the tiers of all nodes may hold", MetricType::Gauge);
+  MetricSamples delivered_bytes("kdn_cluster_cache_delivered_bytes_total", "Encoded bytes that fetches read, by tier");
+  MetricSamples held("kdn_cluster_cache_held_bytes", "Encoded bytes that all nodes hold, by tier", MetricType::Gauge);
+  MetricSamples budget("kdn_cluster_cache_budget_bytes", "What the tiers of all nodes may hold", MetricType::Gauge);
   const ClusterReportPtr report = collector_.Latest();
   for (size_t i = 0; i < kCountedTiers; ++i) {
     const std::string tier(CountedTierName(static_cast<CountedTier>(i)));
@@ -77,30 +54,30 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
     held.Add(static_cast<double>(report->total.tiers[i].held_bytes), {{"tier", tier}});
     budget.Add(static_cast<double>(report->total.tiers[i].budget_bytes), {{"tier", tier}});
   }
-  ClusterFamily stored("kdn_cluster_cache_stored_bytes_total", "Encoded bytes that were stored, replicas included");
+  MetricSamples stored("kdn_cluster_cache_stored_bytes_total", "Encoded bytes that were stored, replicas included");
   stored.Add(all.stored.bytes);
-  ClusterFamily wanted("kdn_cluster_cache_evicted_wanted_total", "Chunks missed because they had been evicted");
+  MetricSamples wanted("kdn_cluster_cache_evicted_wanted_total", "Chunks missed because they had been evicted");
   wanted.Add(all.evicted_wanted);
-  ClusterFamily saved("kdn_cluster_cache_prefill_saved_seconds_total",
+  MetricSamples saved("kdn_cluster_cache_prefill_saved_seconds_total",
                       "What computing the delivered tokens would have taken, where the speed is known");
   saved.Add(all.prefill_seconds_saved);
-  ClusterFamily nodes("kdn_cluster_cache_nodes", "Nodes of the topology, by what came of asking them last",
+  MetricSamples nodes("kdn_cluster_cache_nodes", "Nodes of the topology, by what came of asking them last",
                       MetricType::Gauge);
   if (report != nullptr) {
     nodes.Add(static_cast<double>(report->answered()), {{"answer", "fresh"}});
     nodes.Add(static_cast<double>(report->stale()), {{"answer", "stale"}});
     nodes.Add(static_cast<double>(report->nodes.size() - report->answered() - report->stale()), {{"answer", "down"}});
   }
-  ClusterFamily took("kdn_cluster_cache_collect_seconds", "How long asking all nodes took the last time",
+  MetricSamples took("kdn_cluster_cache_collect_seconds", "How long asking all nodes took the last time",
                      MetricType::Gauge);
   took.Add(absl::ToDoubleSeconds(totals.last_round));
-  ClusterFamily unanswered("kdn_cluster_cache_unanswered_total", "Questions that nodes did not answer in time");
+  MetricSamples unanswered("kdn_cluster_cache_unanswered_total", "Questions that nodes did not answer in time");
   unanswered.Add(static_cast<double>(totals.unanswered));
-  ClusterFamily failed("kdn_cluster_cache_history_failures_total", "Times at which the history could not be written");
+  MetricSamples failed("kdn_cluster_cache_history_failures_total", "Times at which the history could not be written");
   failed.Add(static_cast<double>(totals.failed_records));
 
   std::vector<MetricFamily> families;
-  for (ClusterFamily* family : {&requests, &asked_tokens, &asked_bytes, &hit_tokens, &hit_bytes, &missed_tokens,
+  for (MetricSamples* family : {&requests, &asked_tokens, &asked_bytes, &hit_tokens, &hit_bytes, &missed_tokens,
                                 &missed_bytes, &delivered_tokens, &delivered_bytes, &held, &budget, &stored, &wanted,
                                 &saved, &nodes, &took, &unanswered, &failed}) {
     families.push_back(std::move(*family).Take());

@@ -1,6 +1,7 @@
 #include "placement/daemon/metrics.h"
 
 #include "absl/status/status.h"
+#include "storage/base/metric_samples.h"
 
 namespace kdn {
 namespace {
@@ -63,26 +64,17 @@ void PlacementMetrics::AddCounter(std::string name, std::string help, std::funct
 std::vector<MetricFamily> PlacementMetrics::Collect() const {
   std::vector<MetricFamily> families = registry_.Collect();
   for (const Series& series : series_) {
-    MetricFamily family;
-    family.name = series.name;
-    family.help = series.help;
-    family.type = series.counter ? MetricType::Counter : MetricType::Gauge;
+    MetricSamples samples(series.name, series.help, series.counter ? MetricType::Counter : MetricType::Gauge);
     for (const auto& [label, value] : series.read()) {
-      ClientMetric metric;
-      if (!label.empty()) metric.label = {{series.label, label}};
-      (series.counter ? metric.counter.value : metric.gauge.value) = value;
-      family.metric.push_back(std::move(metric));
+      std::vector<ClientMetric::Label> labels;
+      if (!label.empty()) labels.push_back({series.label, label});
+      samples.Add(value, std::move(labels));
     }
-    families.push_back(std::move(family));
+    families.push_back(std::move(samples).Take());
   }
-  MetricFamily build;
-  build.name = "kdn_build_info";
-  build.help = "Always 1; the labels say what runs";
-  build.type = MetricType::Gauge;
-  build.metric.resize(1);
-  build.metric[0].label = {{"version", KDN_VERSION}};
-  build.metric[0].gauge.value = 1;
-  families.push_back(std::move(build));
+  MetricSamples build("kdn_build_info", "Always 1; the labels say what runs", MetricType::Gauge);
+  build.Add(1, {{"version", KDN_VERSION}});
+  families.push_back(std::move(build).Take());
   return families;
 }
 

@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "storage/analytics/space_saving.h"
 #include "storage/base/mutex.h"
+#include "storage/base/split_mix.h"
 #include "storage/base/steady_clock.h"
 #include "storage/format/digest.h"
 
@@ -51,7 +52,11 @@ class HotPrefixes {
     uint64_t prefix_tokens = 0;  // to the end of this chunk; 0 where it is not known
     bool hit = false;
   };
-  bool WantsNext() { return requests_.fetch_add(1, std::memory_order_relaxed) % options_.one_in == 0; }
+  // Of each run of `one_in` requests one, never always the same one: traffic with a period would else be misjudged.
+  bool WantsNext() {
+    const uint64_t request = requests_.fetch_add(1, std::memory_order_relaxed);
+    return Mix64(request / options_.one_in) % options_.one_in == request % options_.one_in;
+  }
   void Asked(const SpaceId& space, std::span<const Use> chunks);
 
   // At most `count`, what is asked for most often first; the longer of two that are asked for as often comes second.

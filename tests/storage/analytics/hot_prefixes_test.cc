@@ -73,5 +73,14 @@ TEST_F(HotPrefixesTest, WantsOneOfSomeRequests) {
   EXPECT_EQ(wanted, 10);
 }
 
+TEST_F(HotPrefixesTest, WantsEachKindOfRequestsThatTakeTurns) {
+  HotPrefixes hot({.tracked = 4, .one_in = 8}, clock_);
+  int even = 0;
+  int odd = 0;
+  for (int i = 0; i < 4000; ++i) (i % 2 == 0 ? even : odd) += hot.WantsNext() ? 1 : 0;
+  EXPECT_EQ(even + odd, 500);
+  EXPECT_NEAR(even, 250, 50);
+}
+
 }  // namespace
 }  // namespace kdn
