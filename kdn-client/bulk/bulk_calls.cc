@@ -37,11 +37,12 @@ absl::Status Parse(const BulkSocket::Frame& frame, Message& message) {
   return DataLoss("a frame's message is malformed");
 }
 
-absl::Status ReadAnswer(const BulkSocket::Frame& frame, v1::BulkAnswer& answer) {
+absl::Status ReadAnswer(BulkSocket& socket, const BulkSocket::Frame& frame, v1::BulkAnswer& answer) {
   if (frame.type != wire::BulkType::kAnswer || frame.data_bytes > 0) {
     return DataLoss("a frame of type {} came where an answer must", static_cast<int>(frame.type));
   }
   KDN_RETURN_IF_ERROR(Parse(frame, answer));
+  socket.EndCall();
   return StatusFromWire(answer.status());
 }
 
@@ -57,7 +58,7 @@ class Fetching {
       KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame frame, socket_.ReadFrame(deadline_));
       if (frame.type != wire::BulkType::kSlabs) {
         v1::BulkAnswer answer;
-        return ReadAnswer(frame, answer);
+        return ReadAnswer(socket_, frame, answer);
       }
       v1::BulkSlabs slabs;
       KDN_RETURN_IF_ERROR(Parse(frame, slabs));
@@ -197,7 +198,7 @@ absl::StatusOr<v1::LookupResponse> BulkCalls::Lookup(v1::LookupRequest request, 
   const absl::Status ended = Call(deadline, nullptr, [&](BulkPeer::Loan& loan) -> absl::Status {
     KDN_RETURN_IF_ERROR(loan.socket->SendFrame(frame, deadline));
     KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame reply, loan.socket->ReadFrame(deadline));
-    return ReadAnswer(reply, answer);
+    return ReadAnswer(*loan.socket, reply, answer);
   });
   if (!ended.ok()) return ended;
   return std::move(*answer.mutable_lookup());
@@ -225,7 +226,7 @@ absl::StatusOr<v1::StoreResponse> BulkCalls::Store(std::span<const BulkChunk> ch
     bool sent_all = false;
     KDN_RETURN_IF_ERROR(loan.socket->Send(writer, deadline, &sent_all));
     KDN_ASSIGN_OR_RETURN(const BulkSocket::Frame reply, loan.socket->ReadFrame(deadline));
-    return ReadAnswer(reply, answer);
+    return ReadAnswer(*loan.socket, reply, answer);
   });
   if (!ended.ok()) return ended;
   return std::move(*answer.mutable_store());

@@ -136,7 +136,6 @@ absl::StatusOr<BulkSocket::Frame> BulkSocket::ReadFrame(absl::Time deadline) {
   const size_t size = wire::kBulkHeaderBytes + header->message_bytes;
   KDN_RETURN_IF_ERROR(FillTo(size, deadline));
   unconsumed_ = size;
-  answered_ = header->type == wire::BulkType::kAnswer && header->data_bytes == 0;
   return Frame{.type = header->type,
                .message = reader_.buffered().subspan(wire::kBulkHeaderBytes, header->message_bytes),
                .data_bytes = header->data_bytes};

@@ -66,7 +66,8 @@ class BulkSocket {
 
   // Before each call: what follows is about this call alone.
   void BeginCall() { has_read_ = answered_ = false; }
-  // Whether the last frame was an answer: the call is over, and the connection is good for another.
+  // The frame read last was an answer that made sense: the call is over, and the connection is good for another.
+  void EndCall() { answered_ = true; }
   bool answered() const { return answered_; }
   // Whether any frame has come.
   bool has_read() const { return has_read_; }
