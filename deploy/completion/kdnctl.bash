@@ -51,7 +51,7 @@ _kdnctl() {
     rebalance) flags="--help -h --by-capacity --no-wait --timeout" ;;
     spaces) flags="--help -h" ;;
     lookup) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
-    why) flags="--help -h" ;;
+    why) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
     get) flags="--help -h --file -f --overwrite" ;;
     put) flags="--help -h --ack --ttl" ;;
     export) flags="--help -h --space --under --overwrite" ;;

@@ -1,4 +1,4 @@
-// kdn-engine: runs one prompt through a model, with its KV cache on KDN when a node is given, and reports.
+// kdn-engine: runs one prompt through a model, with its KV cache on KDN when a node or a cluster is given, and reports.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -6,12 +6,16 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "integration/engine/blas.h"
 #include "integration/engine/engine_report.h"
 #include "integration/engine/options.h"
 #include "integration/engine/safetensors.h"
 #include "integration/engine/tokenizer.h"
+#include "kdn-client/cluster/cluster_transport.h"
+#include "placement/remote/placement_channel.h"
+#include "placement/remote/topology_source.h"
 #include "storage/base/status.h"
 
 namespace kdn::engine {
@@ -36,6 +40,19 @@ absl::StatusOr<std::vector<Token>> ReadPrompt(const EngineOptions& options) {
   return tokens;
 }
 
+// Null: without KDN. A cluster that says nothing by the deadline is one whose chunks are all missed.
+absl::StatusOr<std::shared_ptr<Transport>> OpenTransport(const EngineOptions& options) {
+  if (!options.node.empty()) return MakeRemoteTransport(options.node);
+  if (options.placement.empty()) return nullptr;
+  KDN_ASSIGN_OR_RETURN(std::shared_ptr<PlacementChannel> placement, PlacementChannel::Open(options.placement));
+  const std::shared_ptr<TopologySource> topology = FollowTopology(std::move(placement));
+  if (topology->AwaitNewer(0, Clock::Real().Now() + options.prompt.deadline) == nullptr) {
+    fmt::print(stderr, "kdn-engine: no placement daemon answers; everything is computed: {}\n",
+               MessageOf(topology->Health()));
+  }
+  return MakeClusterTransport(topology);
+}
+
 std::string Sha256Hex(std::string_view bytes) { return ChunkKey{Sha256({AsBytes(bytes)})}.ToHex(); }
 
 absl::StatusOr<EngineReport> Run(const EngineOptions& options, std::string& logits) {
@@ -48,8 +65,9 @@ absl::StatusOr<EngineReport> Run(const EngineOptions& options, std::string& logi
   session_options.capacity = static_cast<uint32_t>(prompt.size()) + options.generate;
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Create(model, session_options));
   std::unique_ptr<Client> client;
-  if (!options.node.empty()) {
-    KDN_ASSIGN_OR_RETURN(client, Client::Create(SpaceOf(*model, session_options), MakeRemoteTransport(options.node)));
+  KDN_ASSIGN_OR_RETURN(std::shared_ptr<Transport> transport, OpenTransport(options));
+  if (transport != nullptr) {
+    KDN_ASSIGN_OR_RETURN(client, Client::Create(SpaceOf(*model, session_options), std::move(transport)));
   }
   report.load = clock.Now() - begin;
 

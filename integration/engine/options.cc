@@ -37,7 +37,11 @@ void Declare(CLI::App& app, RawOptions& raw) {
   add("--generate", o.generate, "N", "Tokens to decode greedily after the prompt")
       ->check(CLI::Range(0u, kMaxGenerate))
       ->capture_default_str();
-  add("--node", o.node, "HOST:PORT", "KDN node to use; none: compute everything");
+  CLI::Option* node = add("--node", o.node, "HOST:PORT", "KDN node to use; none: compute everything");
+  add("--placement", o.placement, "HOST:PORT,...", "Placement daemons of a KDN cluster to use instead")
+      ->delimiter(',')
+      ->expected(1)
+      ->excludes(node);
   add("--store", raw.store, "ACK", "Store what was missing: none, memory or durable")->capture_default_str();
   add("--codec", o.prompt.codec, "NAME", "Codec to store with")->capture_default_str();
   add("--deadline-ms", raw.deadline_ms, "MS", "Longest wait for KDN before all else is computed")
@@ -67,9 +71,14 @@ absl::StatusOr<EngineOptions> Check(RawOptions raw) {
   o.prompt.store = ack->second;
   o.prompt.deadline = absl::Milliseconds(raw.deadline_ms);
   o.session.kv_dtype = dtype->second;
-  if (o.node.empty() && o.prompt.store.has_value()) return InvalidArgument("--store: needs --node to store at");
+  if (o.node.empty() && o.placement.empty() && o.prompt.store.has_value()) {
+    return InvalidArgument("--store: needs --node or --placement to store at");
+  }
   if (!o.node.empty()) {
     if (absl::Status valid = ValidateTarget(o.node); !valid.ok()) return Annotate(valid, "--node");
+  }
+  for (const std::string& daemon : o.placement) {
+    if (absl::Status valid = ValidateTarget(daemon); !valid.ok()) return Annotate(valid, "--placement");
   }
   if (absl::Status known = FindCodec(o.prompt.codec).status(); !known.ok()) return Annotate(known, "--codec");
   return o;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "integration/engine/kdn_session.h"
 #include "integration/engine/session.h"
@@ -23,7 +24,9 @@ struct EngineOptions {
   uint32_t max_prompt_tokens = 0;  // 0: all
   uint32_t generate = 16;
   bool bos = false;
-  std::string node;  // "host:port"; empty: without KDN
+  // Where its KV cache is kept: a node ("host:port"), or a cluster by its placement daemons. Neither: without KDN.
+  std::string node;
+  std::vector<std::string> placement;
   PromptOptions prompt;
   SessionOptions session;  // its capacity is left to the prompt
   bool json = false;

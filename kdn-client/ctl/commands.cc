@@ -27,7 +27,7 @@ constexpr std::array kCommands = {
     Command{"rebalance", kCluster, "How even the shares are; weights by capacity", DeclareRebalance},
     Command{"spaces", kChunks, "The spaces whose chunks are held, and what they take", DeclareSpaces},
     Command{"lookup", kChunks, "Which chunks are held: by key, or of documents", DeclareLookup},
-    Command{"why", kChunks, "Where a chunk is, or why it is nowhere", DeclareWhy},
+    Command{"why", kChunks, "Where a chunk is, or why it, or the rest of a document, is nowhere", DeclareWhy},
     Command{"get", kChunks, "Chunks into an archive", DeclareGet},
     Command{"put", kChunks, "The chunks of an archive to a node or cluster", DeclarePut},
     Command{"export", kChunks, "All chunks, or those of a space or chain, into an archive", DeclareExport},

@@ -1,7 +1,9 @@
-// kdnctl why: where a chunk is, or why it is nowhere.
+// kdnctl why: where a chunk is, or why it is nowhere; of a document, the chunk at which its prefix ends.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "kdn-client/ctl/chunk_input.h"
@@ -14,6 +16,7 @@ namespace kdn::ctl {
 namespace {
 
 constexpr size_t kMostAncestors = 4096;
+constexpr size_t kAskedAtOnce = 256;
 
 // What a node is to a chunk, by the topology.
 std::string RoleOf(const Topology* topology, const ChunkKey& key, const std::string& id) {
@@ -139,9 +142,52 @@ absl::StatusOr<Verdict> WhyMissing(Context& context, Fleet& fleet, const Sightin
                              lost)};
 }
 
-absl::StatusOr<ExitCode> Explain(Context& context, const std::string& text) {
-  KDN_ASSIGN_OR_RETURN(const std::vector<ChunkKey> keys, ReadKeys({text}, context.terminal().in));
-  if (keys.size() != 1) return InvalidArgument("why explains one chunk; {} were named", keys.size());
+// How far a document is held from its front. The next chunk is the one to explain, or the last when all are held.
+struct HeldPrefix {
+  const Document* document = nullptr;
+  size_t chunks = 0;
+  uint64_t tokens = 0;
+
+  const ChunkKey& End() const { return document->chunks[std::min(chunks, document->chunks.size() - 1)].key; }
+};
+
+absl::StatusOr<HeldPrefix> FindPrefix(Context& context, const Document& document) {
+  if (document.chunks.empty()) {
+    return InvalidArgument("{} is shorter than a chunk, and only whole chunks are stored", document.name);
+  }
+  HeldPrefix prefix = {.document = &document};
+  const std::vector<ChunkKey> keys = ChunkInput{.space = {}, .documents = {document}}.Keys();
+  for (; prefix.chunks < keys.size(); prefix.chunks += kAskedAtOnce) {
+    const auto part = std::span(keys).subspan(prefix.chunks, std::min(kAskedAtOnce, keys.size() - prefix.chunks));
+    KDN_ASSIGN_OR_RETURN(const Sightings sightings, FindChunks(context, part));
+    const auto missing = std::ranges::find(sightings.keys, nullptr, &KeySightings::best);
+    if (missing == sightings.keys.end()) continue;
+    prefix.chunks += static_cast<size_t>(missing - sightings.keys.begin());
+    break;
+  }
+  prefix.chunks = std::min(prefix.chunks, keys.size());
+  if (prefix.chunks > 0) {
+    const ChunkRef& last = document.chunks[prefix.chunks - 1];
+    prefix.tokens = last.first_token + last.tokens;
+  }
+  return prefix;
+}
+
+absl::StatusOr<ExitCode> Explain(Context& context, const ChunkFlags& flags) {
+  const bool by_tokens = !flags.tokens_file.empty() || !flags.text_files.empty();
+  if (by_tokens && !flags.keys.empty()) return InvalidArgument("give a key, or --tokens or --text, not both");
+  KDN_ASSIGN_OR_RETURN(const ChunkInput input, ReadChunks(context, flags));
+  std::vector<ChunkKey> keys;
+  std::optional<HeldPrefix> prefix;
+  if (by_tokens) {
+    if (input.documents.size() != 1)
+      return InvalidArgument("why explains one document; {} were named", input.documents.size());
+    KDN_ASSIGN_OR_RETURN(prefix, FindPrefix(context, input.documents.front()));
+    keys = {prefix->End()};
+  } else {
+    keys = input.Keys();
+    if (keys.size() != 1) return InvalidArgument("why explains one chunk; {} were named", keys.size());
+  }
   KDN_ASSIGN_OR_RETURN(Fleet* const fleet, context.OpenFleet());
   KDN_ASSIGN_OR_RETURN(const Sightings sightings, FindChunks(context, keys));
   const KeySightings& of_key = sightings.keys.front();
@@ -149,6 +195,12 @@ absl::StatusOr<ExitCode> Explain(Context& context, const std::string& text) {
   const Topology* const topology = fleet->topology().get();
 
   Report report;
+  if (prefix.has_value()) {
+    report.Add("document", "Document", Show::kText, prefix->document->name);
+    report.Add("chunks", "Chunks", Show::kCount, prefix->document->chunks.size());
+    report.Add("prefix_chunks", "Held from the front", Show::kCount, prefix->chunks);
+    report.Add("prefix_tokens", "Tokens of these", Show::kCount, prefix->tokens);
+  }
   report.Add("key", "Key", Show::kText, of_key.key.ToHex());
   report.Add("held", "Held", Show::kText, held != nullptr);
   Verdict verdict = {"held", "it is held, and so is all that comes before it"};
@@ -217,9 +269,9 @@ absl::StatusOr<ExitCode> Explain(Context& context, const std::string& text) {
 }  // namespace
 
 Runner DeclareWhy(CLI::App& app) {
-  auto key = std::make_shared<std::string>();
-  app.add_option("KEY", *key, "The chunk: 64 hexadecimal digits")->required()->type_name("");
-  return [key](Context& context) { return Explain(context, *key); };
+  auto flags = std::make_shared<ChunkFlags>();
+  DeclareChunkFlags(app, *flags, "The chunk to explain");
+  return [flags](Context& context) { return Explain(context, *flags); };
 }
 
 }  // namespace kdn::ctl

@@ -135,6 +135,25 @@ TEST_F(CtlCommandsTest, LookupOfTokensGoesByTheSpacesChunks) {
   EXPECT_EQ(document["prefix_tokens"], 16);
   EXPECT_EQ(document["stopped_by"], "not_found");
   EXPECT_EQ(document["stopped_at"], chain[1].key.ToHex());
+
+  const Outcome why = Run({"why", "--tokens", Path("tokens")});
+  EXPECT_EQ(why.code, 3) << why.err;
+  EXPECT_EQ(why.json()["prefix_chunks"], 1);
+  EXPECT_EQ(why.json()["prefix_tokens"], 16);
+  EXPECT_EQ(why.json()["key"], chain[1].key.ToHex());
+  EXPECT_EQ(why.json()["reason"], "never_stored");
+
+  tokens.resize(20);
+  std::ofstream(Path("tokens")) << Json(tokens).dump() << "\n";
+  const Outcome whole = Run({"why", "--tokens", Path("tokens")});
+  EXPECT_EQ(whole.code, 0) << whole.err;
+  EXPECT_EQ(whole.json()["prefix_chunks"], 1);
+  EXPECT_EQ(whole.json()["reason"], "held");
+
+  std::ofstream(Path("tokens")) << "[1, 2, 3]\n[4, 5, 6]\n";
+  EXPECT_EQ(Run({"why", "--tokens", Path("tokens")}).code, 2) << "two documents";
+  std::ofstream(Path("tokens")) << "[1, 2, 3]\n";
+  EXPECT_THAT(Run({"why", "--tokens", Path("tokens")}).err, HasSubstr("shorter than a chunk"));
 }
 
 TEST_F(CtlCommandsTest, WhatIsGotCanBePutBack) {
