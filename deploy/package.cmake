@@ -7,7 +7,7 @@ set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_OUTPUT_FILE_PREFIX packages)
 set(CPACK_STRIP_FILES ON)
-set(CPACK_COMPONENTS_ALL kdn-node kdn-placement kdn-client-dev)
+set(CPACK_COMPONENTS_ALL kdn-node kdn-placement kdn-engine kdn-client-dev)
 if(TARGET kdnctl)
   list(APPEND CPACK_COMPONENTS_ALL kdnctl)
 endif()
@@ -57,6 +57,12 @@ kdn_deb(kdnctl net "" "KV-cache delivery network: the operator's command line"
         "${what}
 .
 This package has kdnctl, by which operators look at a cluster and change it.")
+kdn_deb(kdn-engine science "" "KV-cache delivery network: a small engine to try it with"
+        "${what}
+.
+This package has kdn-engine, the reference engine: it runs small models of the
+Llama family, or ones with random weights, and keeps their KV cache on KDN; and
+kdn-calibrate, which finds how a model's prompts are blended.")
 kdn_deb(kdn-client-dev libdevel "${KDN_CLIENT_DEV_DEPENDS}"
         "KV-cache delivery network: the library that engines link"
         "${what}

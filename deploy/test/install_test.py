@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Installs the Debian packages in a clean root, runs the daemons there under their units' command lines, stores and
-fetches from outside, and removes them again.
+fetches from outside, runs docs/tutorial.md there, and removes them again.
 
     install_test.py --packages build/release/packages --client build/release/deploy/client/kdn_store_fetch \
         --root-tar build/clean-root.tar [--client-dev]
@@ -181,6 +181,7 @@ def scrape(address):
 
 def test_daemons(root, packages, client):
     say("installing")
+    root.sh("apt-get", "install", "-y", "-qq", "--no-install-recommends", "curl")  # the tutorial's
     shared_files = ["/etc", "/usr", "/var", "/lib", "/."]
     root.sh("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
     files = {name: [f for f in root.sh("dpkg", "-L", name).split("\n") if f and f not in shared_files]
@@ -227,6 +228,10 @@ def test_daemons(root, packages, client):
     check((root / "/etc/kdn/kdn-node.conf").read_text() == before, "the upgrade changed kdn-node.conf")
     print(run([client, "--only", "fetch", "cluster", placement.addresses[0]]), end="")
 
+    say("the tutorial")
+    tutorial = pathlib.Path(__file__).resolve().parents[2] / "integration/system/tutorial_test.py"
+    print(run([sys.executable, "-B", tutorial, "--keep-ports", "--shell", f"chroot {root.path} bash"]), end="")
+
     say("removal ends them, and leaves flag files and data")
     root.sh("dpkg", "-r", *DAEMONS)
     check(not processes_of(root), f"still running: {processes_of(root)}")
@@ -260,7 +265,7 @@ def test_client_dev(root, package):
 
 def inside(args):
     packages = {path.name.split("_")[0]: path.resolve() for path in args.packages.glob("*.deb")}
-    for name in [*DAEMONS, "kdn-client-dev"]:
+    for name in [*DAEMONS, "kdnctl", "kdn-engine", "kdn-client-dev"]:
         check(name in packages, f"{args.packages} has no package {name}; ./dev package makes it")
     root = CleanRoot(args.root_tar)
     try:

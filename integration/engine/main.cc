@@ -1,5 +1,7 @@
 // kdn-engine: runs one prompt through a model, with its KV cache on KDN when a node or a cluster is given, and reports.
 #include <fmt/core.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -111,6 +113,9 @@ int main(int argc, char** argv) {
     fmt::print(parsed.exit_code == 0 ? stdout : stderr, "{}", parsed.text);
     return parsed.exit_code;
   }
+  // Standard output is the report's alone.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn-engine"));
+  spdlog::set_level(spdlog::level::warn);
   if (const absl::Status status = kdn::engine::RunAndPrint(*parsed.options); !status.ok()) {
     fmt::print(stderr, "kdn-engine: {}\n", kdn::MessageOf(status));
     return kdn::engine::kFailed;

@@ -1,5 +1,10 @@
-// Which reader is asked for which chunk. Of the settled readers, those of the own zone first, the better of two that
-// are drawn; then those that may hold the chunk all the same; last of all, nodes that failed a moment ago.
+// Which reader is asked for which chunk. Of the settled readers, those of the own zone first, the better of two: the
+// chunk's home, unless the other is twice as good, and one that is drawn (two that are drawn, where there is no home);
+// then those that may hold the chunk all the same; last of all, nodes that failed a moment ago.
+//
+// A chunk has a home so that those who ask for it ask the same node while that is as good as another: it is then in the
+// memory of one node and not of all that own it, what was looked up or prefetched there is fetched there, and a request
+// is counted once.
 //
 //   ReaderPlan plan = PlanReaders(*view, readers, asked);
 //   for (NodeGroup& group : plan.groups) …ask group.slot for group.asked…

@@ -154,7 +154,11 @@ class Topology : public std::enable_shared_from_this<Topology> {
   // ones of a hot chunk (`settled` of them, any of which is as good as the other); then former owners, those that had
   // all of it before the others; then owners that are filling.
   struct ReaderList : NodeList {
+    static constexpr size_t kNoHome = SIZE_MAX;
     size_t settled = 0;
+    // One of the settled, the same one for everybody, and each as often as the others: asked there, a chunk takes the
+    // memory of one node alone. None for a hot chunk, which has more holders so that they share its requests.
+    size_t home = kNoHome;
   };
   ReaderList Readers(const ChunkKey& key) const;
 

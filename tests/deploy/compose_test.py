@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import unittest
+import urllib.request
 
 import yaml
 
@@ -103,6 +104,15 @@ class ComposeTest(unittest.TestCase):
         held = [re.search(r'^kdn_tier_chunks\{tier="disk"\} (\d+)', self.pages[n], re.M).group(1)
                 for n in self.cluster.services("node")]
         self.assertEqual(sum(map(int, held)), 8, "four chunks, two replicas each")
+
+    def test_every_placement_daemon_has_the_page_of_the_three_nodes(self):
+        def all_answered(port):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/overview", timeout=10) as answer:
+                overview = json.load(answer)
+            return overview["nodes_answered"] == 3 and overview["total"]["stored"]["chunks"] == 8
+        for service in self.cluster.services("placement"):
+            port = self.cluster.ports[service, "7413"]
+            wait_until(lambda port=port: all_answered(port), f"the page of {service}", self.cluster.processes.values())
 
     def test_selectors_reads_expressions(self):
         self.assertEqual(selectors('sum by (job) (rate(kdn_a_total{x="y",z!="w",i=~"$i"}[5m])) / on (q) job:b:c > 1'),

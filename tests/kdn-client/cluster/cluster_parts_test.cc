@@ -121,6 +121,24 @@ TEST_F(ReaderPlanTest, CallsThatAreUnderWayAndSlowAnswersMakeANodeDearer) {
   EXPECT_LT(node.Cost(Now() + std::chrono::minutes(10)), idle * 1.01);
 }
 
+TEST_F(ReaderPlanTest, AChunkIsAskedAtItsHomeUntilAnotherReaderIsMuchBetter) {
+  const auto view = pool_.View(cluster_.topology());
+  Topology::ReaderList readers = Readers({0, 1, 2}, 3);
+  readers.home = 1;
+  EXPECT_THAT(Chosen(*view, readers), ElementsAre(1));
+  EXPECT_THAT(Chosen(*view, readers, 0b010), ElementsAre(0, 2));
+  {
+    ClusterNode::Call call(view->NodeAt(1));
+    EXPECT_THAT(Chosen(*view, readers), ElementsAre(1)) << "twice as dear is not dear enough";
+    ClusterNode::Call another(view->NodeAt(1));
+    EXPECT_THAT(Chosen(*view, readers), ElementsAre(0, 2));
+    call.Answered();
+    another.Answered();
+  }
+  Fail(*view, 1);
+  EXPECT_THAT(Chosen(*view, readers), ElementsAre(0, 2));
+}
+
 TEST_F(ReaderPlanTest, ANodeIsSilentOnlyWhileItOwesAnAnswer) {
   const auto view = pool_.View(cluster_.topology());
   ClusterNode& node = view->NodeAt(0);

@@ -377,22 +377,27 @@ TEST_F(ClusterReadTest, TheReaderThatIsLessBusyIsChosen) {
     Connect(Unhedged());
     first.Hold();
     second.Hold();
-    const size_t begun_first = first.begun();
-    const size_t begun = begun_first + second.begun();
-    std::thread waiting([&] {
+    const auto fetch = [&] {
       EngineMemory memory(space_, kTokens);
       EXPECT_TRUE(client_->Fetch(one, memory.view(), {.deadline = kPlenty})->AllReady());
-    });
-    while (first.begun() + second.begun() == begun) std::this_thread::yield();
-    HeldTransport& busy = first.begun() > begun_first ? first : second;
-    HeldTransport& idle = &busy == &first ? second : first;
+    };
+    // The chunk's home is asked while it is no more than twice as dear: with two calls under way it is.
+    const size_t begun_first = first.begun();
+    const size_t begun = begun_first + second.begun();
+    std::vector<std::thread> waiting;
+    for (size_t call = 1; call <= 2; ++call) {
+      waiting.emplace_back(fetch);
+      while (first.begun() + second.begun() < begun + call) std::this_thread::yield();
+    }
+    const bool first_is_home = first.begun() > begun_first;
+    HeldTransport& busy = first_is_home ? first : second;
+    HeldTransport& idle = first_is_home ? second : first;
     const size_t of_idle = idle.begun();
     idle.Open();
-    EngineMemory memory(space_, kTokens);
-    EXPECT_TRUE(client_->Fetch(one, memory.view(), {.deadline = kPlenty})->AllReady());
+    fetch();
     EXPECT_EQ(idle.begun(), of_idle + 1);
     busy.Open();
-    waiting.join();
+    for (std::thread& call : waiting) call.join();
   }
 }
 

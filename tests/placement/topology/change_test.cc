@@ -280,6 +280,8 @@ TEST(HotChunksTest, ExtraNodesAreReadersUntilTheyAreGone) {
     change.SetHot({{key, HotChunk{.space = {}, .extra = extra}}});
   });
   EXPECT_EQ(hot->Readers(key).settled, 4u);
+  EXPECT_EQ(hot->Readers(key).home, Topology::ReaderList::kNoHome);
+  EXPECT_LT(hot->Readers(KeyIn(*topology, 9, 2)).home, 2u);
   EXPECT_EQ(hot->Readers(KeyIn(*topology, 9, 2)).settled, 2u);
   const std::string gone = hot->NodeAt(extra[0])->id;
   const TopologyPtr after = Changed(hot, [&](TopologyChange& change) { EXPECT_TRUE(change.Lost(gone).ok()); });

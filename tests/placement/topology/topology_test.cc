@@ -12,6 +12,7 @@
 namespace kdn {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 // Three nodes in slots 0, 1 and 7, 16 partitions of two replicas, of which one moves.
@@ -144,8 +145,21 @@ TEST(TopologyTest, ReadersAreInTheOrderInWhichToAsk) {
   const Topology::ReaderList readers = topology->Readers(key);
   EXPECT_EQ(std::vector<NodeSlot>(readers.slots().begin(), readers.slots().end()), (std::vector<NodeSlot>{0, 7, 3, 1}));
   EXPECT_EQ(readers.settled, 1u);
+  EXPECT_EQ(readers.home, 0u);
   const NodeList writers = topology->Writers(key);
   EXPECT_EQ(std::vector<NodeSlot>(writers.slots().begin(), writers.slots().end()), (std::vector<NodeSlot>{0, 1}));
+}
+
+TEST(TopologyTest, EachOwnerIsTheHomeOfAsManyKeys) {
+  const TopologyPtr topology = *Topology::Make(GoodParts());
+  std::vector<int> homes(2);
+  for (int last = 0; last < 256; ++last) {
+    const Topology::ReaderList readers = topology->Readers(KeyIn(*topology, 1, static_cast<uint8_t>(last)));
+    ASSERT_EQ(readers.settled, 2u);
+    ASSERT_LT(readers.home, 2u);
+    ++homes[readers.home];
+  }
+  EXPECT_THAT(homes, ElementsAre(128, 128));
 }
 
 TEST(ValidateTest, AddressesAreHostAndPort) {
