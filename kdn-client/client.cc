@@ -13,6 +13,7 @@
 #include "kdn-client/processor_time.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -90,7 +91,9 @@ class ClientImpl final : public Client {
       return hit;
     }
     hit.chunks = *std::move(chain);
-    const std::vector<FoundChunk> found = Lookup(hit.chunks, options);
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
+    hit.trace = CurrentTrace();
+    const std::vector<FoundChunk> found = Find(hit.chunks, options);
     const auto first_miss = std::find_if(found.begin(), found.end(),
                                          [](const FoundChunk& c) { return c.miss.reason != MissReason::kNone; });
     hit.hits = static_cast<size_t>(first_miss - found.begin());
@@ -101,15 +104,8 @@ class ClientImpl final : public Client {
   }
 
   std::vector<FoundChunk> Lookup(std::span<const ChunkRef> chunks, const LookupOptions& options) override {
-    if (chunks.empty()) return {};
-    absl::StatusOr<std::vector<FoundChunk>> found = OutOfTime(options.deadline);
-    if (options.deadline > absl::ZeroDuration()) {
-      found = transport_->Lookup(id_, KeysOf(chunks), options.least, RealNow() + options.deadline);
-    }
-    if (found.ok()) return *std::move(found);
-    FoundChunk unknown;
-    unknown.miss = MissFromCall(found.status());
-    return std::vector<FoundChunk>(chunks.size(), unknown);
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
+    return Find(chunks, options);
   }
 
   absl::StatusOr<FetchReport> Fetch(std::span<const ChunkRef> chunks, const KvLayout& destination,
@@ -127,6 +123,7 @@ class ClientImpl final : public Client {
     if (!options.codec.empty()) {
       KDN_ASSIGN_OR_RETURN(codec, FindCodec(options.codec));
     }
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     const absl::Duration worked_before = ThreadProcessorTime();
 
     FetchSink sink(id_, space_, chunks, view,
@@ -148,6 +145,7 @@ class ClientImpl final : public Client {
     }
 
     FetchReport report;
+    report.trace = CurrentTrace();
     report.chunks = std::move(sink).Finish(ended, &report.work);
     const auto first_miss = std::find_if(report.chunks.begin(), report.chunks.end(),
                                          [](const ChunkOutcome& c) { return c.miss.reason != MissReason::kNone; });
@@ -173,7 +171,9 @@ class ClientImpl final : public Client {
     if (options.ttl <= absl::ZeroDuration()) return InvalidArgument("store for a positive time");
     const Retention retention = {.expires = begin + options.ttl, .lossy_allowed = options.lossy_allowed};
 
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     StoreReport report;
+    report.trace = CurrentTrace();
     report.chunks.resize(chunks.size());
     Upload upload(*transport_, options.ack, deadline, report);
     for (size_t i = 0; i < chunks.size(); ++i) {
@@ -192,23 +192,39 @@ class ClientImpl final : public Client {
   }
 
   absl::StatusOr<PrefetchCounts> Prefetch(std::span<const ChunkRef> chunks, absl::Duration deadline) override {
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     return transport_->Prefetch(id_, KeysOf(chunks), RealNow() + deadline);
   }
 
   absl::StatusOr<std::vector<absl::Status>> Delete(std::span<const ChunkKey> keys, absl::Duration deadline) override {
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     return transport_->Delete(id_, keys, RealNow() + deadline);
   }
 
   absl::StatusOr<Lease> Pin(std::span<const ChunkKey> keys, absl::Duration duration, absl::Duration deadline) override {
     if (duration <= absl::ZeroDuration()) return InvalidArgument("pin for a positive time");
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     return transport_->Pin(id_, keys, duration, RealNow() + deadline);
   }
 
   absl::Status Unpin(uint64_t lease, absl::Duration deadline) override {
+    const ScopedTrace span(ChildOfCurrentOrNewTrace());
     return transport_->Unpin(lease, RealNow() + deadline);
   }
 
  private:
+  std::vector<FoundChunk> Find(std::span<const ChunkRef> chunks, const LookupOptions& options) {
+    if (chunks.empty()) return {};
+    absl::StatusOr<std::vector<FoundChunk>> found = OutOfTime(options.deadline);
+    if (options.deadline > absl::ZeroDuration()) {
+      found = transport_->Lookup(id_, KeysOf(chunks), options.least, RealNow() + options.deadline);
+    }
+    if (found.ok()) return *std::move(found);
+    FoundChunk unknown;
+    unknown.miss = MissFromCall(found.status());
+    return std::vector<FoundChunk>(chunks.size(), unknown);
+  }
+
   const SpaceId id_;
   const KvSpace space_;
   const std::shared_ptr<Transport> transport_;

@@ -9,6 +9,9 @@
 // Failure is a miss with a reason, inside the deadline: an engine that ignores every reason and computes what is
 // missing is right. Only misuse by the caller is an error.
 //
+// Each call is a span of the calling thread's trace (storage/base/trace_context.h), which travels to the nodes and into
+// their logs; without one it begins a trace of its own.
+//
 // Thread-safety: all methods may be called from any thread. A destination must not be used while it is being fetched
 // into.
 #ifndef KDN_KDN_CLIENT_CLIENT_H_
@@ -27,6 +30,7 @@
 #include "kdn-client/cancellation.h"
 #include "kdn-client/kv_layout.h"
 #include "kdn-client/transport.h"
+#include "storage/base/trace_context.h"
 #include "storage/chunk.h"
 #include "storage/format/chunk_key.h"
 #include "storage/format/kv_space.h"
@@ -44,6 +48,7 @@ struct PrefixHit {
   size_t hits = 0;               // the first `hits` of them are held
   Miss stopped_by;               // why the chunk after them is not (kNone when all are held)
   std::vector<TierKind> tiers;   // where each that is held was found
+  TraceContext trace = {};       // as FetchReport has it
 
   std::span<const ChunkRef> HitChunks() const { return std::span(chunks).first(hits); }
   std::span<const ChunkRef> MissedChunks() const { return std::span(chunks).subspan(hits); }
@@ -88,6 +93,9 @@ struct FetchReport {
   uint64_t raw_bytes = 0;
   absl::Duration elapsed;
   absl::Duration work;  // processor time in this process: receiving, verifying, decoding and writing
+  // The call's span, of the caller's trace (ScopedTrace) or of a new one. What nodes log of the call has its request
+  // id, and this span as the parent. Not valid when the call was never made.
+  TraceContext trace = {};
 
   bool AllReady() const { return ready == chunks.size(); }
 };
@@ -106,6 +114,7 @@ struct StoreReport {
   uint64_t encoded_bytes = 0;
   uint64_t raw_bytes = 0;
   absl::Duration elapsed;
+  TraceContext trace = {};  // as FetchReport has it
 
   size_t Stored() const;  // how many are OK
 };

@@ -1,6 +1,7 @@
 #include "kdn-client/raw_call.h"
 
 #include "absl/time/time.h"
+#include "proto/wire/trace_metadata.h"
 
 namespace kdn {
 
@@ -10,6 +11,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
 
 RawCall::RawCall(grpc::GenericStub& stub, const std::string& method, absl::Time deadline) {
   context_.set_deadline(absl::ToChronoTime(deadline));
+  wire::SendTrace(context_);
   // Metadata leave with the first message; StartCall then completes nothing by itself.
   context_.set_initial_metadata_corked(true);
   stream_ = stub.PrepareCall(&context_, method, &queue_);

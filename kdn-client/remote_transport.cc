@@ -17,8 +17,10 @@
 #include "kdn/v1/node.grpc.pb.h"
 #include "kdn/v1/node.pb.h"
 #include "proto/wire/frames.h"
+#include "proto/wire/trace_metadata.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -32,9 +34,10 @@ std::string Joined(std::span<const ChunkKey> keys) {
   return joined;
 }
 
-// Calls `call(first, keys)` for as many keys at a time as one call may name.
+// Calls `call(first, keys)` for as many keys at a time as one call may name, all under one trace.
 template <typename Call>
 absl::Status InBatches(std::span<const ChunkKey> keys, Call&& call) {
+  const ScopedTrace trace(CurrentOrNewTrace());
   for (size_t first = 0; first < keys.size(); first += wire::kMaxKeysPerCall) {
     KDN_RETURN_IF_ERROR(call(first, keys.subspan(first, std::min(keys.size() - first, wire::kMaxKeysPerCall))));
   }
@@ -81,11 +84,25 @@ class RemoteTransport final : public Transport {
 
   absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
                                                  absl::Time deadline) override {
+    return LookupPart(space, keys, {}, least, deadline);
+  }
+
+  absl::StatusOr<std::vector<FoundChunk>> LookupPart(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                     std::span<const uint32_t> positions, Fidelity least,
+                                                     absl::Time deadline) override {
     std::vector<FoundChunk> found;
     found.reserve(keys.size());
-    const auto lookup = [&](size_t, std::span<const ChunkKey> batch) -> absl::Status {
+    const auto lookup = [&](size_t first, std::span<const ChunkKey> batch) -> absl::Status {
       v1::LookupRequest request = About<v1::LookupRequest>(space, batch);
       request.set_least_fidelity(static_cast<v1::Fidelity>(least));
+      if (options_.asker != Asker::kEngine) {
+        request.set_origin(static_cast<v1::CallOrigin>(options_.asker));
+      } else if (positions.size() == keys.size()) {
+        request.mutable_positions()->Add(positions.begin() + static_cast<ptrdiff_t>(first),
+                                         positions.begin() + static_cast<ptrdiff_t>(first + batch.size()));
+      } else if (first > 0) {
+        for (size_t i = 0; i < batch.size(); ++i) request.add_positions(static_cast<uint32_t>(first + i));
+      }
       KDN_ASSIGN_OR_RETURN(const v1::LookupResponse response, LookupBatch(request, deadline));
       if (static_cast<size_t>(response.chunks_size()) != batch.size()) {
         return Named(DataLoss("it answered for {} chunks of {}", response.chunks_size(), batch.size()));
@@ -121,6 +138,7 @@ class RemoteTransport final : public Transport {
     }
     if (outgoing.empty()) return statuses;
 
+    const ScopedTrace trace(CurrentOrNewTrace());  // of either protocol, if one is tried after the other
     const absl::StatusOr<v1::StoreResponse> response = StoreBatch(outgoing, ack, deadline);
     if (!response.ok()) return Named(response.status());
     absl::StatusOr<std::vector<absl::Status>> answers = StatusesFromWire(response->chunks(), outgoing.size());
@@ -233,6 +251,7 @@ class RemoteTransport final : public Transport {
     KDN_RETURN_IF_ERROR(Prepare(deadline));
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
+    wire::SendTrace(context);
     return Named(FromGrpc((stub_.*method)(&context, request, &response)));
   }
 
@@ -243,6 +262,7 @@ class RemoteTransport final : public Transport {
     request.set_layer_end(query.layers.end == LayerRange().end ? 0 : query.layers.end);
     request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
     request.set_join_frames(true);
+    if (options_.asker != Asker::kEngine) request.set_origin(static_cast<v1::CallOrigin>(options_.asker));
     if (query.codec != nullptr) request.set_codec_wish(std::string(query.codec->name()));
     if (query.heads != HeadRange()) {
       request.mutable_heads()->set_begin(query.heads.begin);

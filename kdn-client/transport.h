@@ -67,6 +67,14 @@ class Transport {
   virtual absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys,
                                                          Fidelity least, absl::Time deadline) = 0;
 
+  // The same for some chunks of a prompt: positions[i] is the place of keys[i] there, in chunks from 0. Nothing but
+  // what nodes tell of requests depends on them.
+  virtual absl::StatusOr<std::vector<FoundChunk>> LookupPart(const SpaceId& space, std::span<const ChunkKey> keys,
+                                                             std::span<const uint32_t> /*positions*/, Fidelity least,
+                                                             absl::Time deadline) {
+    return Lookup(space, keys, least, deadline);
+  }
+
   // Delivers what is there to `sink`. OK: every chunk had OnChunk or OnMiss. Otherwise the stream broke: chunks not
   // fully delivered by then are misses for the reason that the status gives.
   virtual absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) = 0;
@@ -97,6 +105,7 @@ absl::Status ValidateTarget(std::string_view target);
 struct RemoteOptions {
   bool bulk = true;  // KDN's own protocol for lookups and slabs, where the node speaks it; otherwise gRPC alone
   bool shared_memory = true;  // slabs by shared memory where node and client share a machine and a user; needs `bulk`
+  Asker asker = Asker::kEngine;  // who calls: what others than engines ask for is no demand in nodes' analytics
 };
 
 // To a node at `target`. Connects on first use; a node that is away is UNAVAILABLE, within the deadline. With a target

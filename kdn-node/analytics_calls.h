@@ -6,6 +6,7 @@
 
 #include <span>
 
+#include "kdn-node/call_record.h"
 #include "kdn-node/fetch_reader.h"
 #include "kdn-node/service_state.h"
 #include "kdn-node/wire_convert.h"
@@ -14,15 +15,17 @@
 
 namespace kdn {
 
-// `found` and `response` are the answer, chunk by chunk of `what`.
-void RecordLookup(ServiceState& state, const KeySet& what, std::span<const FoundChunk> found,
-                  const v1::LookupResponse& response);
+// `found` and `response` are the answer to `request`, chunk by chunk of `what`; `record` is the call's. What is not
+// asked for by engines is no demand, and not told of: here, and below.
+void RecordLookup(ServiceState& state, const CallRecord& record, const v1::LookupRequest& request, const KeySet& what,
+                  std::span<const FoundChunk> found, const v1::LookupResponse& response);
 
-// A fetch that is over. What it did not come to is missed by `unfinished`.
-void RecordFetch(ServiceState& state, const FetchReader& reader, MissReason unfinished);
+// A fetch that is over, for the request log too; `record` is the call's. What it did not come to is missed by
+// `unfinished`.
+void RecordFetch(ServiceState& state, const CallRecord& record, const FetchReader& reader, MissReason unfinished);
 
 // A fetch that was not taken.
-void RecordRefused(ServiceState& state, const KeySet& what);
+void RecordRefused(ServiceState& state, const FetchCall& call);
 
 }  // namespace kdn
 

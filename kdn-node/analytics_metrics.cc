@@ -1,5 +1,7 @@
 #include "kdn-node/analytics_metrics.h"
 
+#include <fmt/core.h>
+
 #include <string>
 #include <utility>
 
@@ -27,6 +29,13 @@ std::vector<MetricFamily> AnalyticsMetrics::Collect() const {
   MetricSamples delivered_bytes("kdn_cache_delivered_bytes_total", "Encoded bytes that fetches read, by tier");
   MetricSamples saved("kdn_cache_prefill_saved_seconds_total",
                       "What computing the delivered tokens would have taken, at the speed that was declared");
+  MetricSamples info("kdn_cache_space_info", "What engines call the space", MetricType::Gauge);
+  std::vector<MetricSamples> blend;
+  for (const BlendField& field : kBlendFields) {
+    blend.emplace_back(fmt::format("kdn_cache_blend_{}_total", field.name), std::string(field.help));
+  }
+  MetricSamples refused("kdn_cache_blend_refused_total",
+                        "Prompts of several segments that were not blended, by reason");
   for (const SpaceAnalytics& space : snapshot.spaces) {
     const std::string name = space.space.IsZero() ? "other" : space.space.ToShortHex();
     requests.Add(static_cast<double>(space.requests), {{"space", name}});
@@ -46,6 +55,17 @@ std::vector<MetricFamily> AnalyticsMetrics::Collect() const {
       delivered_bytes.Add(space.delivered[i].bytes, {{"space", name}, {"tier", tier}});
     }
     if (space.prefill_source != PrefillSource::kUnknown) saved.Add(space.prefill_seconds_saved, {{"space", name}});
+    if (!space.description.empty()) {
+      info.Add(1, {{"space", name}, {"model", space.description.model}, {"tenant", space.description.tenant}});
+    }
+    if (space.blend.IsZero()) continue;
+    for (size_t i = 0; i < kBlendFields.size(); ++i) {
+      blend[i].Add(space.blend.*kBlendFields[i].value, {{"space", name}});
+    }
+    for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+      const std::string reason(BlendRefusalName(static_cast<BlendRefusal>(i)));
+      refused.Add(space.blend.refused[i], {{"space", name}, {"reason", reason}});
+    }
   }
   MetricSamples wanted("kdn_cache_evicted_wanted_total", "Chunks evicted from a tier and then asked for, by tier");
   for (size_t i = 0; i < kCountedTiers; ++i) {
@@ -61,9 +81,10 @@ std::vector<MetricFamily> AnalyticsMetrics::Collect() const {
   std::vector<MetricFamily> families;
   for (MetricSamples* family :
        {&requests, &asked_chunks, &asked_tokens, &asked_bytes, &missed, &missed_tokens, &missed_bytes, &found,
-        &delivered_tokens, &delivered_bytes, &saved, &wanted, &rate, &memory}) {
+        &delivered_tokens, &delivered_bytes, &saved, &wanted, &rate, &memory, &info, &refused}) {
     families.push_back(std::move(*family).Take());
   }
+  for (MetricSamples& family : blend) families.push_back(std::move(family).Take());
   return families;
 }
 

@@ -4,7 +4,9 @@
 // Series (docs/operations.md explains them): kdn_cache_requests_total{space}, kdn_cache_asked_*_total{space},
 // kdn_cache_missed_*_total{space,cause}, kdn_cache_found_chunks_total{space,tier},
 // kdn_cache_delivered_*_total{space,tier}, kdn_cache_prefill_saved_seconds_total{space},
-// kdn_cache_evicted_wanted_total{tier}, kdn_cache_curve_rate, kdn_cache_analytics_bytes.
+// kdn_cache_evicted_wanted_total{tier}, kdn_cache_curve_rate, kdn_cache_analytics_bytes; from what engines report,
+// kdn_cache_space_info{space,model,tenant}, whose texts are bounded by the spaces, kdn_cache_blend_*_total{space} and
+// kdn_cache_blend_refused_total{space,reason}.
 //
 // Thread-safety: all methods may be called from any thread.
 #ifndef KDN_KDN_NODE_ANALYTICS_METRICS_H_

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kdn-node/analytics_metrics.h"
+#include "kdn-node/request_stream.h"
 #include "kdn-node/wire_convert.h"
 #include "kdn/v1/analytics.grpc.pb.h"
 #include "storage/analytics/snapshot_wire.h"
@@ -35,6 +36,21 @@ class AnalyticsService final : public v1::AnalyticsService::CallbackService {
     }
     reactor->Finish(ToGrpc(admitted));
     return reactor;
+  }
+
+  // A few additions, and engines do not wait for it: no room of the pool is taken.
+  grpc::ServerUnaryReactor* ReportUse(grpc::CallbackServerContext* context, const v1::ReportUseRequest* request,
+                                      v1::ReportUseResponse* /*response*/) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const absl::StatusOr<UseReport> report = FromWire(*request);
+    if (report.ok()) state_.options.analytics->Reported(*report);
+    reactor->Finish(ToGrpc(report.status()));
+    return reactor;
+  }
+
+  grpc::ServerWriteReactor<v1::RecordedRequests>* RecordRequests(grpc::CallbackServerContext* context,
+                                                                 const v1::RecordRequestsRequest* request) override {
+    return StartRequestStream(state_, {.context = context}, *request);
   }
 
  private:

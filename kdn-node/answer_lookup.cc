@@ -8,8 +8,10 @@
 
 namespace kdn {
 
-absl::Status AnswerLookup(ServiceState& state, const v1::LookupRequest& request, v1::LookupResponse& response) {
+absl::Status AnswerLookup(ServiceState& state, const CallRecord& record, const v1::LookupRequest& request,
+                          v1::LookupResponse& response) {
   KDN_ASSIGN_OR_RETURN(const KeySet what, ParseKeys(request.space_id(), request.keys()));
+  if (record.request() != nullptr) record.request()->About(what);
   KDN_ASSIGN_OR_RETURN(const Fidelity least, ParseFidelity(request.least_fidelity()));
   uint32_t prefix = 0;
   const std::vector<FoundChunk> chunks = state.store.Lookup(what.space, what.keys, least);
@@ -18,7 +20,8 @@ absl::Status AnswerLookup(ServiceState& state, const v1::LookupRequest& request,
     *response.add_chunks() = ToWire(found);
   }
   response.set_prefix_chunks(prefix);
-  RecordLookup(state, what, chunks, response);
+  RecordLookup(state, record, request, what, chunks, response);
+  if (record.request() != nullptr) record.request()->Found(chunks);
   return absl::OkStatus();
 }
 

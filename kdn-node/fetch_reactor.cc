@@ -35,7 +35,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   FetchReactor(ServiceState& state, grpc::CallbackServerContext& context, FetchCall call, ByteReservation floor)
       : state_(state),
         context_(context),
-        record_(state, Method::kFetch),
+        record_(state, Method::kFetch, {.context = &context}),
         chunks_(call.what.keys.size()),
         frame_bytes_(call.frame_bytes),
         join_frames_(call.join_frames),
@@ -82,6 +82,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
   // On a worker: reads until the window is full or all is read. At most one runs at a time (`producing_`).
   void Produce() {
+    record_.Begun();
     Actions actions;
     for (uint64_t turn_bytes = 0;;) {
       const uint64_t wanted = std::min(reader_->NextBytes(), kMaxReadBytes);
@@ -210,6 +211,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     const size_t n = std::min(room, item.bytes.size() - offset_);
     wire::Payload payload = {.owner = item.bytes.owner(), .bytes = item.bytes.span().subspan(offset_, n)};
     state_.metrics.Sent(n);
+    record_.Sent(n);
     offset_ += n;
     if (offset_ == item.bytes.size()) {
       queued_bytes_ -= BytesOf(item);
@@ -232,7 +234,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void End(bool cut_short) {
     const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
     const bool late = cut_short && context_.deadline() <= std::chrono::system_clock::now();
-    RecordFetch(state_, *reader_, late ? MissReason::kDeadline : MissReason::kCancelled);
+    RecordFetch(state_, record_, *reader_, late ? MissReason::kDeadline : MissReason::kCancelled);
     if (!cut_short) return Finish(record_.End(absl::OkStatus()));
     state_.metrics.Fetched(late ? MissReason::kDeadline : MissReason::kCancelled, unanswered);
     Finish(record_.End(late ? DeadlineExceeded("the deadline passed with {} chunks to read", unanswered)
@@ -244,7 +246,7 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
   ServiceState& state_;
   grpc::CallbackServerContext& context_;
-  CallRecord record_;
+  const CallRecord record_;
   const ActiveStreams::Entry active_{state_.streams};
   const size_t chunks_;
   const uint32_t frame_bytes_;
@@ -271,22 +273,25 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartFetch(ServiceState& state, grpc::CallbackServerContext& context,
                                                        const grpc::ByteBuffer& request) {
   using Refused = RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>;
-  if (absl::Status admitted = state.Admit(); !admitted.ok()) return new Refused(state, Method::kFetch, admitted);
+  const CallOrigin origin = {.context = &context};
+  if (absl::Status admitted = state.Admit(); !admitted.ok())
+    return new Refused(state, Method::kFetch, origin, admitted);
   v1::FetchRequest message;
   if (absl::Status decoded = wire::DecodeMessage(request, &message); !decoded.ok()) {
-    return new Refused(state, Method::kFetch, decoded);
+    return new Refused(state, Method::kFetch, origin, decoded);
   }
   absl::StatusOr<FetchCall> call = ParseFetchRequest(message);
-  if (!call.ok()) return new Refused(state, Method::kFetch, call.status());
+  if (!call.ok()) return new Refused(state, Method::kFetch, origin, call.status());
   ByteReservation floor(state.fetches);
   if (!floor.Grow(std::min(kFloorBytes, state.options.max_fetch_bytes))) {
-    RecordRefused(state, call->what);
-    return new Refused(state, Method::kFetch,
+    RecordRefused(state, *call);
+    return new Refused(state, Method::kFetch, origin,
                        ResourceExhausted("fetches in progress hold {} of {} bytes; retry later, or raise "
                                          "--max-fetch-bytes",
-                                         state.fetches.held(), state.fetches.limit()));
+                                         state.fetches.held(), state.fetches.limit()),
+                       &call->what);
   }
-  state.NoteFetch(call->what);
+  if (call->asker == Asker::kEngine) state.NoteFetch(call->what);
   auto* reactor = new FetchReactor(state, context, *std::move(call), std::move(floor));
   reactor->Start();
   return reactor;

@@ -59,6 +59,9 @@ struct RawFlags {
   std::string stop_grace = "10s";
   std::string port_file;
   std::string log_level = "info";
+  std::string log_format = "text";
+  std::vector<std::string> log_requests = {"off"};
+  std::string slow_request = "1s";
 };
 
 void DeclareMember(CLI::App& app, RawMemberFlags& raw) {
@@ -91,7 +94,7 @@ void DeclareMember(CLI::App& app, RawMemberFlags& raw) {
 }
 
 // CLI11 hands a flag of the file over as a list when its value has commas or brackets; no value here has any but
-// --placement, which is a list.
+// --placement and --log-requests, which are lists.
 void Declare(CLI::App& app, RawFlags& raw) {
   app.set_version_flag("--version", "kdn-node " KDN_VERSION);
   app.set_help_flag("-h,--help", "Print this and exit");
@@ -157,6 +160,15 @@ void Declare(CLI::App& app, RawFlags& raw) {
 
   add("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM", "Process");
   add("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
+  add("--log-format", raw.log_format, "text|json", "Lines of text, or one JSON object a line", "Process");
+  app.add_option("--log-requests", raw.log_requests,
+                 "Calls that get a line in the log, with the request's id: off, all, or any of failed, slow, sampled "
+                 "(as their traceparent says)")
+      ->capture_default_str()
+      ->type_name("WHICH,...")
+      ->group("Process")
+      ->delimiter(',');
+  add("--slow-request", raw.slow_request, "DURATION", "How long a call takes that --log-requests slow logs", "Process");
 }
 
 absl::StatusOr<PolicyKind> PolicyFlag(const char* name, const std::string& text) {
@@ -310,7 +322,11 @@ absl::StatusOr<NodeFlags> Check(const RawFlags& raw) {
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;
   KDN_RETURN_IF_ERROR(CheckLogLevel("--log-level", raw.log_level));
-  flags.log_level = raw.log_level;
+  flags.log.level = raw.log_level;
+  KDN_ASSIGN_OR_RETURN(flags.log.format, LogFormatFlag("--log-format", raw.log_format));
+  KDN_ASSIGN_OR_RETURN(const absl::Duration slow,
+                       DurationFlag("--slow-request", raw.slow_request, /*zero_is_fine=*/true));
+  KDN_ASSIGN_OR_RETURN(flags.log_requests, RequestFilterFlag("--log-requests", raw.log_requests, slow));
   return flags;
 }
 

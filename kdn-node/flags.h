@@ -15,6 +15,8 @@
 #include "kdn-node/cluster/member_options.h"
 #include "kdn-node/server.h"
 #include "storage/base/command_line.h"
+#include "storage/base/daemon_process.h"
+#include "storage/base/request_log.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
@@ -27,7 +29,8 @@ struct NodeFlags {
   std::optional<MemberOptions> member;  // absent: a node alone
   absl::Duration stop_grace = absl::Seconds(10);
   std::string port_file;
-  std::string log_level = "info";
+  LogOptions log;
+  RequestFilter log_requests;
 };
 
 struct FlagsResult {

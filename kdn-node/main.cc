@@ -4,13 +4,17 @@
 
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kdn-node/analytics_service.h"
 #include "kdn-node/cluster/cluster_member.h"
 #include "kdn-node/flags.h"
+#include "kdn-node/log_metrics.h"
 #include "kdn-node/server.h"
 #include "storage/base/daemon_process.h"
+#include "storage/base/request_log.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -30,14 +34,27 @@ std::shared_ptr<SharedArena> MakeArena(const NodeFlags& flags) {
   return nullptr;
 }
 
-absl::Status Serve(NodeFlags flags) {
+// Of each call, as the flags wish; null when they wish for none.
+std::shared_ptr<const RequestLog> MakeRequestLog(const NodeFlags& flags, const Logging& logging) {
+  if (flags.log_requests.off()) return nullptr;
+  const std::string name = flags.member.has_value() ? flags.member->node_id : DefaultNodeId();
+  return std::make_shared<const RequestLog>(flags.log_requests, flags.log.format, name, logging.fields());
+}
+
+absl::Status Serve(NodeFlags flags, const Logging& logging) {
   RaiseFileLimit("--max-connections", flags.server.max_connections);
   StopSignals stop;
   flags.store.arena = MakeArena(flags);
   const auto analytics = std::make_shared<AnalyticsRecorder>(flags.analytics);
   flags.store.observer = analytics;
+  KDN_ASSIGN_OR_RETURN(
+      flags.server.admin.quotas,
+      QuotaBook::Open(flags.store.disks.empty() ? "" : flags.store.disks.front().path, flags.store.quotas));
+  flags.store.quotas = flags.server.admin.quotas->InForce();
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<TieredStore> store, TieredStore::Open(flags.store));
   ServeAnalytics(analytics, flags.server);
+  flags.server.series.push_back(MakeLogMetrics(logging.dropped()));
+  flags.server.service.request_log = MakeRequestLog(flags, logging);
   const StoreStats held = store->Stats();
   for (size_t level = 0; level < held.disks.size(); ++level) {
     const TierStats& disk = held.disks[level];
@@ -49,6 +66,7 @@ absl::Status Serve(NodeFlags flags) {
   for (const DiskTierOptions& disk : flags.store.disks) flags.server.admin.disk_paths.push_back(disk.path);
   std::unique_ptr<ClusterMember> member;
   if (flags.member.has_value()) {
+    flags.member->request_log = flags.server.service.request_log;
     KDN_ASSIGN_OR_RETURN(member, ClusterMember::Open(*flags.member, *store));
     member->AddTo(flags.server);
   }
@@ -80,10 +98,14 @@ int main(int argc, char** argv) {
     fmt::print(parsed.exit.exit_code == 0 ? stdout : stderr, "{}", parsed.exit.text);
     return parsed.exit.exit_code;
   }
-  kdn::StartLogging("kdn-node", parsed.flags->log_level);
-  if (const absl::Status status = kdn::Serve(*std::move(parsed.flags)); !status.ok()) {
-    fmt::print(stderr, "kdn-node: {}\n", kdn::MessageOf(status));
-    return kdn::kCannotStart;
+  const kdn::LogOptions log = parsed.flags->log;
+  absl::Status status;
+  {
+    const kdn::Logging logging("kdn-node", log);
+    status = kdn::Serve(*std::move(parsed.flags), logging);
+    if (!status.ok() && log.format == kdn::LogFormat::kJson) spdlog::critical("{}", kdn::MessageOf(status));
   }
-  return 0;
+  if (status.ok()) return 0;
+  if (log.format == kdn::LogFormat::kText) fmt::print(stderr, "kdn-node: {}\n", kdn::MessageOf(status));
+  return kdn::kCannotStart;
 }

@@ -49,8 +49,9 @@ std::string DiskName(size_t level) { return level == 0 ? "disk" : fmt::format("d
 
 std::string_view MethodName(Method method) {
   constexpr std::array<std::string_view, kMethodCount> kNames = {
-      "Lookup",     "Fetch",   "Store",      "Delete",         "Pin",     "Unpin", "Stats", "Prefetch", "Digests",
-      "ListChunks", "Inspect", "ListSpaces", "ListHeldChunks", "Explain", "Clear", "Verify"};
+      "Lookup",         "Fetch",    "Store",   "Delete",     "Pin",      "Unpin",
+      "Stats",          "Prefetch", "Digests", "ListChunks", "Inspect",  "ListSpaces",
+      "ListHeldChunks", "Explain",  "Clear",   "Verify",     "SetQuota", "RecordRequests"};
   return kNames[static_cast<size_t>(method)];
 }
 
@@ -155,6 +156,13 @@ std::vector<MetricFamily> NodeMetrics::Collect() const {
     }
     families.push_back(std::move(samples).Take());
   }
+  MetricSamples quotas("kdn_tier_quota_used_ratio", "Greatest part of its quota that a space takes; 0: none has one",
+                       MetricType::Gauge);
+  quotas.Add(stats.memory.quota_used, {{"tier", "memory"}});
+  for (size_t level = 0; level < stats.disks.size(); ++level) {
+    quotas.Add(stats.disks[level].quota_used, {{"tier", DiskName(level)}});
+  }
+  families.push_back(std::move(quotas).Take());
   const auto single = [&](const char* name, const char* help, MetricType type, double value,
                           std::vector<ClientMetric::Label> labels = {}) {
     MetricSamples samples(name, help, type);

@@ -34,7 +34,7 @@
 
 namespace kdn {
 
-// Of NodeService, PeerService and AdminService.
+// Of NodeService, PeerService, AdminService and AnalyticsService.
 enum class Method : uint8_t {
   kLookup,
   kFetch,
@@ -51,9 +51,11 @@ enum class Method : uint8_t {
   kListHeldChunks,
   kExplain,
   kClear,
-  kVerify
+  kVerify,
+  kSetQuota,
+  kRecordRequests
 };
-inline constexpr size_t kMethodCount = 16;
+inline constexpr size_t kMethodCount = 18;
 std::string_view MethodName(Method method);
 
 // What became of a chunk that a prefetch names.

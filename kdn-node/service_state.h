@@ -15,6 +15,7 @@
 #include "storage/analytics/recorder.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
+#include "storage/base/request_log.h"
 #include "storage/base/worker_pool.h"
 #include "storage/prefetch_queue.h"
 #include "storage/tiered_store.h"
@@ -36,7 +37,8 @@ struct NodeServiceOptions {
   uint64_t commit_window_bytes = uint64_t{64} << 20;
   size_t max_prefetch_chunks = 256;             // that wait to be brought from disks to memory, or are being brought
   std::shared_ptr<HotKeys> hot_keys = nullptr;  // told of every fetch; null: nobody wants to know
-  std::shared_ptr<AnalyticsRecorder> analytics = nullptr;  // told of lookups, fetches, stores; null: nobody counts
+  std::shared_ptr<const RequestLog> request_log = nullptr;  // told of every call; null: nobody wants to know
+  std::shared_ptr<AnalyticsRecorder> analytics = nullptr;   // told of lookups, fetches, stores; null: nobody counts
 };
 
 // Counts the streams that run, and lets a stopping node wait for them.

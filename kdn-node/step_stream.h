@@ -5,7 +5,7 @@
 //     absl::StatusOr<bool> Make(v1::Page& page) override { … return page.items_size() > 0; }
 //   };
 //   if (!seats.Take()) return new RefusedCall<…>(…);
-//   auto* reactor = new Listing(state, seats, Method::kList);
+//   auto* reactor = new Listing(state, seats, Method::kList, {.context = context});
 //   reactor->Start();
 //   return reactor;
 //
@@ -50,8 +50,8 @@ template <typename Message>
 class StepStream : public grpc::ServerWriteReactor<Message> {
  public:
   // One of `seats` was taken for it; it is given back at the end.
-  StepStream(ServiceState& state, Seats& seats, Method method)
-      : state_(state), seats_(seats), record_(state, method), active_(state.streams) {}
+  StepStream(ServiceState& state, Seats& seats, Method method, const CallOrigin& origin)
+      : state_(state), seats_(seats), record_(state, method, origin), active_(state.streams) {}
 
   // The call may be over when it returns.
   void Start() {
@@ -70,6 +70,7 @@ class StepStream : public grpc::ServerWriteReactor<Message> {
 
  private:
   void Step() {
+    record_.Begun();
     message_.Clear();
     const absl::StatusOr<bool> made = Make(message_);
     if (cancelled_) return End(Cancelled("the peer left before the end"));

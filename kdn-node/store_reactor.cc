@@ -28,8 +28,8 @@ struct Incoming {
 
 class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
  public:
-  StoreReactor(ServiceState& state, grpc::ByteBuffer* response)
-      : state_(state), record_(state, Method::kStore), response_(response) {}
+  StoreReactor(ServiceState& state, const CallOrigin& origin, grpc::ByteBuffer* response)
+      : state_(state), record_(state, Method::kStore, origin), response_(response) {}
 
   void Start() { StartRead(&incoming_); }
 
@@ -102,6 +102,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
     }
     absl::StatusOr<Upload> upload = BeginUpload(state_, begin);
     if (upload.ok()) {
+      if (index == 0) space_ = upload->assembler.manifest()->space;
       current_.emplace(Incoming{.index = index, .upload = *std::move(upload)});
     } else {
       SetResult(index, upload.status());
@@ -112,6 +113,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   // A chunk that contradicts itself is given up; its further data are skipped.
   void OnData(const wire::ParsedFrame& frame) {
     state_.metrics.Received(frame.data_bytes);
+    received_bytes_ += frame.data_bytes;
     if (!current_.has_value()) return;
     ChunkAssembler& assembler = current_->upload.assembler;
     uint64_t offset = frame.where.offset;
@@ -184,17 +186,24 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
       v1::StoreResponse response;
       for (const absl::Status& result : results_) *response.add_chunks() = ToWire(result);
       *response_ = wire::EncodeMessage(response);
+      if (RequestRecord* const request = record_.request(); request != nullptr) {
+        request->About(space_, results_.size());
+        request->Received(received_bytes_);
+        for (const absl::Status& result : results_) request->Done(result);
+      }
     }
     Finish(record_.End(status));
   }
 
   ServiceState& state_;
-  CallRecord record_;
+  const CallRecord record_;
   const ActiveStreams::Entry active_{state_.streams};
   grpc::ByteBuffer* const response_;  // gRPC's, until Finish
 
   grpc::ByteBuffer incoming_;        // gRPC's while a read runs, then OnFrame's
   size_t begun_ = 0;                 // chunks so far
+  std::optional<SpaceId> space_;     // of the first chunk
+  uint64_t received_bytes_ = 0;      // of slabs
   std::optional<Incoming> current_;  // the present chunk, unless it was given up
 
   Mutex mu_;
@@ -209,11 +218,13 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
 
 }  // namespace
 
-grpc::ServerReadReactor<grpc::ByteBuffer>* StartStore(ServiceState& state, grpc::ByteBuffer* response) {
+grpc::ServerReadReactor<grpc::ByteBuffer>* StartStore(ServiceState& state, grpc::CallbackServerContext& context,
+                                                      grpc::ByteBuffer* response) {
+  const CallOrigin origin = {.context = &context};
   if (absl::Status admitted = state.Admit(); !admitted.ok()) {
-    return new RefusedCall<grpc::ServerReadReactor<grpc::ByteBuffer>>(state, Method::kStore, admitted);
+    return new RefusedCall<grpc::ServerReadReactor<grpc::ByteBuffer>>(state, Method::kStore, origin, admitted);
   }
-  auto* reactor = new StoreReactor(state, response);
+  auto* reactor = new StoreReactor(state, origin, response);
   reactor->Start();
   return reactor;
 }

@@ -8,6 +8,7 @@
 #ifndef KDN_KDN_NODE_STORE_REACTOR_H_
 #define KDN_KDN_NODE_STORE_REACTOR_H_
 
+#include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
@@ -16,7 +17,8 @@
 namespace kdn {
 
 // Serves one Store call and fills `response` with a serialised StoreResponse. `state` outlives the call.
-grpc::ServerReadReactor<grpc::ByteBuffer>* StartStore(ServiceState& state, grpc::ByteBuffer* response);
+grpc::ServerReadReactor<grpc::ByteBuffer>* StartStore(ServiceState& state, grpc::CallbackServerContext& context,
+                                                      grpc::ByteBuffer* response);
 
 }  // namespace kdn
 

@@ -62,9 +62,15 @@ absl::StatusOr<Ack> ParseAck(v1::Ack ack) {
   }
 }
 
+Asker AskerFromWire(v1::CallOrigin origin) {
+  if (origin == v1::CALL_ORIGIN_NODE) return Asker::kNode;
+  return origin == v1::CALL_ORIGIN_OPERATOR ? Asker::kOperator : Asker::kEngine;
+}
+
 absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request) {
   FetchCall call;
   KDN_ASSIGN_OR_RETURN(call.what, ParseKeys(request.space_id(), request.keys()));
+  call.asker = AskerFromWire(request.origin());
   call.layers.begin = request.layer_begin();
   if (request.layer_end() != 0) call.layers.end = request.layer_end();
   if (call.layers.begin >= call.layers.end) {

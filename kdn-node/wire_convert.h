@@ -34,8 +34,12 @@ absl::StatusOr<KeySet> ParseKeys(const std::string& space_id, const std::string&
 absl::StatusOr<Fidelity> ParseFidelity(v1::Fidelity fidelity);
 absl::StatusOr<Ack> ParseAck(v1::Ack ack);
 
+// A number that is not listed is taken for an engine.
+Asker AskerFromWire(v1::CallOrigin origin);
+
 struct FetchCall {
   KeySet what;
+  Asker asker = Asker::kEngine;
   LayerRange layers;
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;

@@ -50,6 +50,13 @@ enum class Ack : uint8_t {
   kDurable = 2,  // survives kill -9 and power loss
 };
 
+// Who asks for chunks; demand is what engines ask for. The numbers are part of the protocol.
+enum class Asker : uint8_t {
+  kEngine = 1,
+  kNode = 2,      // that fills, repairs or rebalances what it holds
+  kOperator = 3,  // somebody who looks, copies or checks
+};
+
 // Where a chunk was found. The numbers are part of the protocol.
 enum class TierKind : uint8_t {
   kNone = 0,

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "storage/base/mutex.h"
 #include "storage/base/status.h"
 #include "storage/tier/index_row.h"
 #include "storage/tier/key_locks.h"
@@ -105,6 +106,7 @@ class TieredStoreImpl final : public TieredStore {
   }
   void Settle() override { mover_->Settle(); }
   void Scrub() override { scrubber_->Scrub(); }
+  absl::StatusOr<std::vector<QuotaOutcome>> SetQuotas(const SpaceQuotas& quotas) override;
   StoreStats Stats() override;
   const std::shared_ptr<SharedArena>& arena() const override { return options_.arena; }
 
@@ -142,8 +144,9 @@ class TieredStoreImpl final : public TieredStore {
   absl::StatusOr<TierRead> ReadDisk(size_t level, const ManifestPtr& manifest, const ChunkKey& key, LayerRange layers);
   absl::StatusOr<TierRead> ReadAndPromote(size_t level, const ManifestPtr& manifest, const ChunkKey& key);
 
-  const TieredStoreOptions options_;
+  const TieredStoreOptions options_;  // the quotas are those of the start
   const Clock& clock_;
+  Mutex quotas_mu_;  // one change of quotas at a time
   LeaseTable leases_;
   // Held by whoever changes which tiers hold a chunk: Put, Delete, promotion, demotion, write-back.
   KeyLocks locks_;
@@ -581,6 +584,21 @@ absl::StatusOr<Lease> TieredStoreImpl::Pin(const SpaceId& space, std::span<const
     return Find(space, key, Fidelity::kApproximate).miss.reason == MissReason::kNone;
   });
   return lease;
+}
+
+absl::StatusOr<std::vector<QuotaOutcome>> TieredStoreImpl::SetQuotas(const SpaceQuotas& quotas) {
+  MutexLock lock(quotas_mu_);
+  std::vector<QuotaOutcome> outcomes;
+  absl::Status failed;
+  const auto change = [&](Tier& tier) {
+    absl::StatusOr<QuotaOutcome> outcome = tier.SetQuotas(quotas);
+    failed.Update(outcome.status());
+    outcomes.push_back(outcome.value_or(QuotaOutcome()));
+  };
+  change(memory_);
+  for (const DiskLevel& disk : disks_) change(*disk.tier);
+  if (!failed.ok()) return failed;
+  return outcomes;
 }
 
 StoreStats TieredStoreImpl::Stats() {

@@ -190,6 +190,11 @@ class TieredStore {
   // Reads all disks through and drops what is damaged, now and at full speed.
   virtual void Scrub() = 0;
 
+  // Other quotas from now on, in every tier: what is beyond them is evicted, each space's by its own order, but for
+  // what is pinned. What became of the tiers, memory first. One call at a time goes on; more wait. UNAVAILABLE: a disk
+  // cannot tell whose its chunks are; the quotas bind what is stored from now on.
+  virtual absl::StatusOr<std::vector<QuotaOutcome>> SetQuotas(const SpaceQuotas& quotas) = 0;
+
   virtual StoreStats Stats() = 0;
 
   // The arena of the options; null when there is none.

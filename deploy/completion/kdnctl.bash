@@ -3,13 +3,14 @@ _kdnctl() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= flags= word
   COMPREPLY=()
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case $word in status|top|events|doctor|bench|nodes|topology|drain|forget|weight|rebalance|spaces|lookup|why|get|put|export|import|pin|unpin|warm|verify|delete|clear|analytics|replay|completion) command=$word; break ;; esac
+    case $word in status|top|events|doctor|bench|nodes|topology|drain|forget|weight|rebalance|spaces|lookup|why|get|put|export|import|pin|unpin|warm|verify|delete|clear|analytics|replay|blend|completion) command=$word; break ;; esac
   done
   case $prev in
     --node) return ;;
     --placement) return ;;
     --output|-o) COMPREPLY=($(compgen -W "table json" -- "$cur")); return ;;
     --deadline) return ;;
+    --trace-parent) return ;;
     --interval) return ;;
     --count) return ;;
     --chunks) return ;;
@@ -18,6 +19,7 @@ _kdnctl() {
     --ack) COMPREPLY=($(compgen -W "memory durable" -- "$cur")); return ;;
     --codec) COMPREPLY=($(compgen -W "raw zstd q8 q4 cachegen" -- "$cur")); return ;;
     --timeout) return ;;
+    --default) return ;;
     --tokens) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --text) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --space) return ;;
@@ -28,14 +30,21 @@ _kdnctl() {
     --for) return ;;
     --state) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --tier) COMPREPLY=($(compgen -W "memory disk disk-2 disk-3" -- "$cur")); return ;;
+    --model) return ;;
+    --tenant) return ;;
     --prefixes) return ;;
+    --duration) return ;;
+    --requests) return ;;
+    --sample) return ;;
+    --window) return ;;
     --memory) return ;;
     --disk) return ;;
     --token-bytes) return ;;
     --policy) COMPREPLY=($(compgen -W "lru s3fifo wtinylfu gdsf prefix" -- "$cur")); return ;;
     --prefill-rate) return ;;
     --speed) return ;;
-    --requests) return ;;
+    --engine) return ;;
+    --out) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $command in
     status) flags="--help -h" ;;
@@ -49,7 +58,7 @@ _kdnctl() {
     forget) flags="--help -h --force" ;;
     weight) flags="--help -h --no-wait --timeout" ;;
     rebalance) flags="--help -h --by-capacity --no-wait --timeout" ;;
-    spaces) flags="--help -h" ;;
+    spaces) flags="--help -h --default" ;;
     lookup) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
     why) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
     get) flags="--help -h --file -f --overwrite" ;;
@@ -62,20 +71,24 @@ _kdnctl() {
     verify) flags="--help -h --tier" ;;
     delete) flags="--help -h --tokens --text --bos --space --chunk-tokens" ;;
     clear) flags="--help -h --space --under" ;;
-    analytics) flags="--help -h --space --prefixes" ;;
+    analytics) flags="--help -h --space --model --tenant --prefixes --duration --requests --sample --window" ;;
     replay) flags="--help -h --memory --disk --token-bytes --policy --prefill-rate --live --speed --threads --chunk-bytes --requests" ;;
+    blend) flags="--help -h --space --engine --out" ;;
     completion) flags="--help -h" ;;
   esac
   if [[ $cur == -* ]]; then
-    COMPREPLY=($(compgen -W "$flags --version --help -h --node --placement --output -o --deadline --yes -y" -- "$cur"))
+    COMPREPLY=($(compgen -W "$flags --version --help -h --node --placement --output -o --deadline --trace-parent --yes -y" -- "$cur"))
     return
   fi
   case $command in
-    '') COMPREPLY=($(compgen -W "status top events doctor bench nodes topology drain forget weight rebalance spaces lookup why get put export import pin unpin warm verify delete clear analytics replay completion" -- "$cur")) ;;
+    '') COMPREPLY=($(compgen -W "status top events doctor bench nodes topology drain forget weight rebalance spaces lookup why get put export import pin unpin warm verify delete clear analytics replay blend completion" -- "$cur")) ;;
+    spaces) [[ $prev == spaces ]] && COMPREPLY=($(compgen -W "quota" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
     put) COMPREPLY=($(compgen -f -- "$cur")) ;;
     export) COMPREPLY=($(compgen -f -- "$cur")) ;;
     import) COMPREPLY=($(compgen -f -- "$cur")) ;;
+    analytics) [[ $prev == analytics ]] && COMPREPLY=($(compgen -W "record" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
     replay) COMPREPLY=($(compgen -f -- "$cur")) ;;
+    blend) [[ $prev == blend ]] && COMPREPLY=($(compgen -W "show calibrate" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
     completion) COMPREPLY=($(compgen -W "bash zsh man" -- "$cur")) ;;
   esac
 }

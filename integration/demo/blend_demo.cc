@@ -108,8 +108,9 @@ class BlendDemo {
     node_.emplace(std::move(node));
     std::string target;
     std::istringstream(written) >> target;
-    KDN_ASSIGN_OR_RETURN(client_,
-                         Client::Create(engine::SpaceOf(*model_, SessionOptions(1)), MakeRemoteTransport(target)));
+    const KvSpace space = engine::SpaceOf(*model_, SessionOptions(1));
+    KDN_ASSIGN_OR_RETURN(client_, Client::Create(space, MakeRemoteTransport(target)));
+    KDN_ASSIGN_OR_RETURN(usage_, UsageReporter::Start({.space = space, .tenant = "demo"}, NodeUsageSink(target)));
     return absl::OkStatus();
   }
 
@@ -118,7 +119,7 @@ class BlendDemo {
     for (const BlendSample& sample : samples_) {
       for (const std::vector<Token>& segment : sample.prompt.segments) {
         KDN_ASSIGN_OR_RETURN(const StoreReport stored,
-                             engine::StoreSegment(model_, SessionOptions(1), *client_, segment, {}));
+                             engine::StoreSegment(model_, SessionOptions(1), *client_, segment, {}, usage_.get()));
         if (stored.Stored() != stored.chunks.size()) return Internal("a document was not stored");
         ++documents;
       }
@@ -167,8 +168,9 @@ class BlendDemo {
       KDN_RETURN_IF_ERROR(AnswerBySchedule(sample, by_chance, random));
 
       KDN_ASSIGN_OR_RETURN(const auto other, engine::Session::Create(model_, SessionOptions(tokens.size())));
-      KDN_ASSIGN_OR_RETURN(const engine::BlendRun run,
-                           engine::RunBlended(*other, *client_, sample.prompt, {.profile = &profile_}));
+      KDN_ASSIGN_OR_RETURN(
+          const engine::BlendRun run,
+          engine::RunBlended(*other, *client_, sample.prompt, {.profile = &profile_, .usage = usage_.get()}));
       if (!run.blended) return Internal("{}", run.why);
       Count(*other, sample, run.time_to_first_token, run.blend, run.loaded, blended);
     }
@@ -222,6 +224,7 @@ class BlendDemo {
   TemporaryDirectory directory_{"kdn-blend-demo-"};
   std::optional<ChildProcess> node_;
   std::unique_ptr<Client> client_;
+  std::unique_ptr<UsageReporter> usage_;
 };
 
 }  // namespace

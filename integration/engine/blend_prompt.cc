@@ -1,10 +1,12 @@
 #include "integration/engine/blend_prompt.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "integration/engine/blend_pass.h"
 #include "integration/engine/kdn_session.h"
+#include "kdn-client/blend/blend_usage.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
 
@@ -119,6 +121,7 @@ class SegmentedRun {
       KDN_ASSIGN_OR_RETURN(run.blend, Blend(*pass_, blend, *source_, {.schedule = schedule}));
     }
     run.time_to_first_token = RealNow() - began_;
+    run.counts = BlendCountsOf(run.blend, source_->runs(), segments_.size());
     run.loaded = source_->Finish();
     if (controller != nullptr && run.loaded.used > 0) {
       controller->ObserveCall(run.loaded.lookup);
@@ -167,6 +170,18 @@ std::vector<PromptSegment> SegmentsOf(uint32_t front_tokens, std::span<const Fou
   return segments;
 }
 
+// Whatever came of a prompt: the run's counts, with `discovered` segments, or that it failed.
+absl::StatusOr<BlendRun> Reported(absl::StatusOr<BlendRun> run, size_t discovered, UsageReporter* usage) {
+  if (usage == nullptr) return run;
+  if (!run.ok()) {
+    usage->Refused(BlendRefusal::kFailed);
+    return run;
+  }
+  if (run->counts.prompts > 0) run->counts.discovered_segments = static_cast<double>(discovered);
+  usage->Blended(run->counts);
+  return run;
+}
+
 absl::Status CheckQuestion(const SegmentedPrompt& prompt) {
   if (!prompt.question.empty()) return absl::OkStatus();
   return InvalidArgument("the prompt has no question: give the tokens behind its segments");
@@ -176,12 +191,15 @@ absl::Status CheckQuestion(const SegmentedPrompt& prompt) {
 absl::StatusOr<BlendRun> RunByProfile(Session& session, Client& client, std::vector<Token> tokens,
                                       std::vector<PromptSegment> segments, const BlendRunOptions& options) {
   bool blended = false;
+  std::optional<BlendRefusal> refusal;
   std::string why;
   BlendSchedule schedule;
   if (options.profile == nullptr) {
     why = "nothing is blended: no profile was given for this model";
+    refusal = RefusalOf(options.profile, client.space());
   } else if (const absl::Status fits = options.profile->CheckFor(client.space()); !fits.ok()) {
     why = "nothing is blended: " + MessageOf(fits);
+    refusal = RefusalOf(options.profile, client.space());
   } else {
     blended = true;
     schedule = options.profile->schedule;
@@ -195,6 +213,7 @@ absl::StatusOr<BlendRun> RunByProfile(Session& session, Client& client, std::vec
     if (choice.blend) {
       schedule = WithRatio(schedule, choice.ratio);
     } else {
+      refusal = BlendRefusal::kNotFaster;
       schedule = {};
       KDN_RETURN_IF_ERROR(segmented.Restart(schedule));
     }
@@ -202,6 +221,10 @@ absl::StatusOr<BlendRun> RunByProfile(Session& session, Client& client, std::vec
   KDN_ASSIGN_OR_RETURN(BlendRun run, std::move(segmented).Finish(schedule, options.controller));
   run.blended = blended;
   run.why = std::move(why);
+  if (refusal.has_value()) {
+    run.counts = {};
+    run.counts.refused[static_cast<size_t>(*refusal)] = 1;
+  }
   if (!schedule.checks.empty()) run.ratio = schedule.checks.back().ratio;
   return run;
 }
@@ -236,7 +259,8 @@ absl::StatusOr<BlendRun> RunBySchedule(Session& session, Client& client, const S
 absl::StatusOr<BlendRun> RunBlended(Session& session, Client& client, const SegmentedPrompt& prompt,
                                     const BlendRunOptions& options) {
   KDN_RETURN_IF_ERROR(CheckQuestion(prompt));
-  return RunByProfile(session, client, prompt.Tokens(), prompt.Segments(), options);
+  return Reported(RunByProfile(session, client, prompt.Tokens(), prompt.Segments(), options), /*discovered=*/0,
+                  options.usage);
 }
 
 absl::StatusOr<BlendRun> RunDiscovered(Session& session, Client& client, SegmentFinder& finder,
@@ -249,19 +273,27 @@ absl::StatusOr<BlendRun> RunDiscovered(Session& session, Client& client, Segment
   const absl::Duration discovery = RealNow() - begin;
   BlendRunOptions rest = options;
   rest.deadline -= discovery;
-  KDN_ASSIGN_OR_RETURN(BlendRun run, RunByProfile(session, client, {prompt.begin(), prompt.end()}, segments, rest));
+  // The front's chunks are found by their keys; what has a sequence of its own, by the search.
+  const auto discovered = static_cast<size_t>(
+      std::ranges::count_if(segments, [](const PromptSegment& segment) { return !segment.stored.empty(); }));
+  KDN_ASSIGN_OR_RETURN(
+      BlendRun run, Reported(RunByProfile(session, client, {prompt.begin(), prompt.end()}, segments, rest), discovered,
+                             options.usage));
   run.discovery = discovery;
   run.time_to_first_token += discovery;
   return run;
 }
 
 absl::StatusOr<StoreReport> StoreSegment(std::shared_ptr<const Model> model, const SessionOptions& options,
-                                         Client& client, std::span<const Token> tokens, const StoreOptions& store) {
+                                         Client& client, std::span<const Token> tokens, const StoreOptions& store,
+                                         UsageReporter* usage) {
   if (tokens.empty()) return InvalidArgument("the segment has no tokens");
   SessionOptions alone = options;
   alone.capacity = static_cast<uint32_t>(tokens.size());
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Create(std::move(model), alone));
+  const absl::Time begin = RealNow();
   KDN_RETURN_IF_ERROR(session->Append(tokens));
+  if (usage != nullptr) usage->Prefilled(tokens.size(), RealNow() - begin);
   KDN_ASSIGN_OR_RETURN(const std::vector<ChunkRef> chunks,
                        ChunkChain(client.space_id(), client.space().chunk_tokens, tokens));
   return client.Store(chunks, ViewOf(session->kv()), store);

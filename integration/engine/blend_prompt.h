@@ -27,6 +27,7 @@
 #include "kdn-client/blend/segment_finder.h"
 #include "kdn-client/blend/segment_source.h"
 #include "kdn-client/client.h"
+#include "kdn-client/usage/usage_reporter.h"
 
 namespace kdn::engine {
 
@@ -44,6 +45,8 @@ struct BlendRunOptions {
   // Picks the ratio, at the profile's floor or above, and learns; none: the profile's schedule as it is.
   RatioController* controller = nullptr;
   Fidelity least = Fidelity::kExact;
+  // Is told what came of it; it outlives the call.
+  UsageReporter* usage = nullptr;
 };
 
 struct BlendRun {
@@ -52,6 +55,7 @@ struct BlendRun {
   std::string why;   // nothing was blended, or the controller's reason
   BlendReport blend;
   SegmentReport loaded;
+  BlendCounts counts;        // of it, as they are reported; where nothing was blended by the profile, the reason
   absl::Duration discovery;  // the front's lookup, and the search
   absl::Duration time_to_first_token;
 };
@@ -74,8 +78,10 @@ absl::StatusOr<BlendRun> RunDiscovered(Session& session, Client& client, Segment
                                        std::span<const Token> prompt, const BlendRunOptions& options);
 
 // Computes the KV of `tokens` alone and stores all their chunks, the short last one included, exact as they are.
+// `usage`, which may be null, is told how long computing took.
 absl::StatusOr<StoreReport> StoreSegment(std::shared_ptr<const Model> model, const SessionOptions& options,
-                                         Client& client, std::span<const Token> tokens, const StoreOptions& store);
+                                         Client& client, std::span<const Token> tokens, const StoreOptions& store,
+                                         UsageReporter* usage = nullptr);
 
 }  // namespace kdn::engine
 

@@ -141,6 +141,7 @@ absl::StatusOr<PromptReport> RunPrompt(Session& session, Client* client, std::sp
     report.reused_tokens = static_cast<uint32_t>(report.chunks_fetched) * chunk_tokens;
   }
   report.computed_tokens = report.prompt_tokens - report.reused_tokens;
+  if (options.usage != nullptr) options.usage->Prefilled(report.computed_tokens, report.prefill);
   if (client != nullptr && options.store.has_value()) {
     const absl::Time store_begin = clock.Now();
     KDN_RETURN_IF_ERROR(StoreMissed(session, *client, plan, options, report));

@@ -21,6 +21,7 @@
 #include "integration/engine/space.h"  // IWYU pragma: export
 #include "kdn-client/client.h"
 #include "kdn-client/loading/loading_controller.h"
+#include "kdn-client/usage/usage_reporter.h"
 #include "storage/base/clock.h"
 
 namespace kdn::engine {
@@ -36,6 +37,8 @@ struct PromptOptions {
   // What of the prefix is fetched and what is computed: all that is held is fetched first, or, with a controller,
   // whatever is quicker. It outlives the call.
   LoadingController* controller = nullptr;
+  // Is told how long computing took; it outlives the call.
+  UsageReporter* usage = nullptr;
 };
 
 struct PromptReport {

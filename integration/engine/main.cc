@@ -16,6 +16,7 @@
 #include "integration/engine/safetensors.h"
 #include "integration/engine/tokenizer.h"
 #include "kdn-client/cluster/cluster_transport.h"
+#include "kdn-client/cluster/cluster_usage.h"
 #include "placement/remote/placement_channel.h"
 #include "placement/remote/topology_source.h"
 #include "storage/base/status.h"
@@ -42,17 +43,24 @@ absl::StatusOr<std::vector<Token>> ReadPrompt(const EngineOptions& options) {
   return tokens;
 }
 
-// Null: without KDN. A cluster that says nothing by the deadline is one whose chunks are all missed.
-absl::StatusOr<std::shared_ptr<Transport>> OpenTransport(const EngineOptions& options) {
-  if (!options.node.empty()) return MakeRemoteTransport(options.node);
-  if (options.placement.empty()) return nullptr;
+struct Cache {
+  std::shared_ptr<Transport> transport;  // null: without KDN
+  std::shared_ptr<UsageSink> usage;
+};
+
+// A cluster that says nothing by the deadline is one whose chunks are all missed.
+absl::StatusOr<Cache> OpenCache(const EngineOptions& options) {
+  if (!options.node.empty()) {
+    return Cache{.transport = MakeRemoteTransport(options.node), .usage = NodeUsageSink(options.node)};
+  }
+  if (options.placement.empty()) return Cache();
   KDN_ASSIGN_OR_RETURN(std::shared_ptr<PlacementChannel> placement, PlacementChannel::Open(options.placement));
   const std::shared_ptr<TopologySource> topology = FollowTopology(std::move(placement));
   if (topology->AwaitNewer(0, Clock::Real().Now() + options.prompt.deadline) == nullptr) {
     fmt::print(stderr, "kdn-engine: no placement daemon answers; everything is computed: {}\n",
                MessageOf(topology->Health()));
   }
-  return MakeClusterTransport(topology);
+  return Cache{.transport = MakeClusterTransport(topology), .usage = ClusterUsageSink(topology)};
 }
 
 std::string Sha256Hex(std::string_view bytes) { return ChunkKey{Sha256({AsBytes(bytes)})}.ToHex(); }
@@ -67,9 +75,14 @@ absl::StatusOr<EngineReport> Run(const EngineOptions& options, std::string& logi
   session_options.capacity = static_cast<uint32_t>(prompt.size()) + options.generate;
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Create(model, session_options));
   std::unique_ptr<Client> client;
-  KDN_ASSIGN_OR_RETURN(std::shared_ptr<Transport> transport, OpenTransport(options));
-  if (transport != nullptr) {
-    KDN_ASSIGN_OR_RETURN(client, Client::Create(SpaceOf(*model, session_options), std::move(transport)));
+  std::unique_ptr<UsageReporter> usage;
+  PromptOptions prompt_options = options.prompt;
+  KDN_ASSIGN_OR_RETURN(Cache cache, OpenCache(options));
+  if (cache.transport != nullptr) {
+    KDN_ASSIGN_OR_RETURN(client, Client::Create(SpaceOf(*model, session_options), std::move(cache.transport)));
+    KDN_ASSIGN_OR_RETURN(
+        usage, UsageReporter::Start({.space = client->space(), .tenant = options.tenant}, std::move(cache.usage)));
+    prompt_options.usage = usage.get();
   }
   report.load = clock.Now() - begin;
 
@@ -77,7 +90,7 @@ absl::StatusOr<EngineReport> Run(const EngineOptions& options, std::string& logi
     const std::span<const float> row = session->logits();
     logits.append(reinterpret_cast<const char*>(row.data()), row.size_bytes());
   };
-  KDN_ASSIGN_OR_RETURN(report.prompt, RunPrompt(*session, client.get(), prompt, options.prompt));
+  KDN_ASSIGN_OR_RETURN(report.prompt, RunPrompt(*session, client.get(), prompt, prompt_options));
   keep_logits();
   report.first_logits_sha256 = Sha256Hex(logits);
   const absl::Time decode_begin = clock.Now();

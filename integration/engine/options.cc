@@ -42,6 +42,7 @@ void Declare(CLI::App& app, RawOptions& raw) {
       ->delimiter(',')
       ->expected(1)
       ->excludes(node);
+  add("--tenant", o.tenant, "NAME", "Name to show the cache's operators; no secret");
   add("--store", raw.store, "ACK", "Store what was missing: none, memory or durable")->capture_default_str();
   add("--codec", o.prompt.codec, "NAME", "Codec to store with")->capture_default_str();
   add("--deadline-ms", raw.deadline_ms, "MS", "Longest wait for KDN before all else is computed")

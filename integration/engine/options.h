@@ -27,6 +27,7 @@ struct EngineOptions {
   // Where its KV cache is kept: a node ("host:port"), or a cluster by its placement daemons. Neither: without KDN.
   std::string node;
   std::vector<std::string> placement;
+  std::string tenant;  // what operators see as this engine's tenant; empty: nothing
   PromptOptions prompt;
   SessionOptions session;  // its capacity is left to the prompt
   bool json = false;

@@ -12,6 +12,8 @@
 
 #include "absl/time/clock.h"
 #include "integration/system/cluster_fixture.h"
+#include "kdn-client/cluster/cluster_usage.h"
+#include "kdn-client/usage/usage_reporter.h"
 
 namespace kdn {
 namespace {
@@ -58,6 +60,22 @@ TEST_F(WebPageTest, ShowsALiveClusterWithoutErrors) {
   ASSERT_FALSE(web.empty());
   const std::unique_ptr<Client> client = NewDocumentClient(NewTransport());
   Ask(*client, 0, 3);
+  const auto usage = UsageReporter::Start({.space = Document::Space(), .tenant = "team blue"},
+                                          ClusterUsageSink(FollowTopology(Placement())));
+  ASSERT_TRUE(usage.ok()) << usage.status();
+  (*usage)->Blended({.prompts = 12,
+                     .segments = 60,
+                     .discovered_segments = 20,
+                     .prompt_tokens = 24'000,
+                     .exact_tokens = 4'000,
+                     .moved_tokens = 18'000,
+                     .recomputed_tokens = 2'600,
+                     .fresh_tokens = 2'000,
+                     .late_tokens = 500,
+                     .computed_layer_tokens = 180'000,
+                     .full_layer_tokens = 640'000});
+  (*usage)->Refused(BlendRefusal::kNotFaster);
+  ASSERT_TRUE((*usage)->Flush(absl::Seconds(60))) << (*usage)->counts().last_failure;
   if (!Directory().empty()) {
     const absl::Time end = absl::Now() + absl::Minutes(2);
     for (uint64_t batch = 1; absl::Now() < end; ++batch) {

@@ -183,6 +183,15 @@ def check_parts(browser, url):
         expect(node['id'] in browser.text('nodes'), f'{node["id"]} is not listed')
     expect('Never stored' in browser.text('causes'), f'no reasons of misses: {browser.text("causes")}')
     expect('Memory' in browser.text('tiers') and 'Disk' in browser.text('tiers'), 'tiers are missing')
+    # What an engine told one of the nodes.
+    model = wait_for('the name of the space', lambda: next(
+        (space['model'] for space in get_json(f'{url}api/v1/overview?tenant=team%20blue')['spaces']), None))
+    for name in [model, 'team blue']:
+        wait_for(f'{name} in the table of spaces', lambda: name in browser.text('spaces'))
+    wait_for('names in the choice of spaces', lambda: model in browser.text('space'))
+    wait_for('blending', lambda: '12 prompts blended, 1 not' in browser.text('blend-note'))
+    expect(not browser.js('document.getElementById("blend-card").hidden'), 'the panel of blending is hidden')
+    expect(percent((18 - 2.6) / 24) in browser.text('blend'), f'no share of moved tokens: {browser.text("blend")}')
     # A node knows how long a prefix is from the first hit on.
     wait_for('hot prefixes', lambda: 'tokens' in browser.text('prefixes'))
     wait_for('events', lambda: 'for the first time' in browser.text('events'))

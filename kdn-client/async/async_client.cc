@@ -13,6 +13,7 @@
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 #include "storage/format/manifest.h"
 
 namespace kdn {
@@ -27,6 +28,7 @@ class QueuedCall {
   absl::Time deadline() const { return deadline_; }
   uint64_t bytes() const { return bytes_; }
   Cancellation& cancellation() { return cancellation_; }
+  const TraceContext& trace() const { return trace_; }
 
   // Exactly one of the two is called, once; then RunCallback, at most once.
   virtual void Run() = 0;
@@ -36,6 +38,7 @@ class QueuedCall {
  private:
   const absl::Time deadline_;
   const uint64_t bytes_;
+  const TraceContext trace_ = CurrentTrace();  // of whoever started the call
   Cancellation cancellation_;
 };
 using QueuedCallPtr = std::shared_ptr<QueuedCall>;
@@ -146,6 +149,7 @@ class Queue {
   // Runs calls until Stop.
   void RunCalls() {
     while (QueuedCallPtr call = AwaitTurn()) {
+      const ScopedTrace scope(call->trace());
       call->Run();
       {
         MutexLock lock(mu_);

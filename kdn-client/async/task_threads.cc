@@ -18,7 +18,7 @@ TaskThreads::~TaskThreads() {
 void TaskThreads::Run(std::function<void()> task) {
   MutexLock lock(mu_);
   ++running_;
-  tasks_.push_back(std::move(task));
+  tasks_.push_back({.work = std::move(task), .trace = CurrentTrace()});
   if (tasks_.size() > idle_) {
     threads_.emplace_back([this] { Work(); });
   } else {
@@ -33,7 +33,7 @@ size_t TaskThreads::running() const {
 
 void TaskThreads::Work() {
   while (true) {
-    std::function<void()> task;
+    Task task;
     {
       MutexLock lock(mu_);
       ++idle_;
@@ -43,8 +43,11 @@ void TaskThreads::Work() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
-    task();
-    task = nullptr;
+    {
+      const ScopedTrace scope(task.trace);
+      task.work();
+      task.work = nullptr;
+    }
     MutexLock lock(mu_);
     --running_;
   }

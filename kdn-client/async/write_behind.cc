@@ -122,6 +122,7 @@ std::vector<WriteBehind::Batch> WriteBehind::Reserve(std::span<const ChunkRef> c
         batches.back().chunks.size() == kMaxChunksPerCall) {
       Batch batch;
       batch.options = options;
+      batch.trace = CurrentTrace();
       batch.deadline = now + options.deadline;
       batch.expires = now + options.ttl;
       batches.push_back(std::move(batch));
@@ -191,6 +192,7 @@ std::vector<WriteBehind::Result> WriteBehind::Store(Batch& batch) {
   StoreOptions options = batch.options;
   options.deadline = std::min(batch.deadline - begin, options_.call_timeout);
   options.ttl = batch.expires - begin;
+  const ScopedTrace scope(batch.trace);
   const std::vector<absl::Status> statuses = StoreAll(*client_, batch.chunks, batch.stage->layout(), options);
 
   const bool time_left = clock_.Now() < batch.end();

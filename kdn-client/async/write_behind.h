@@ -37,6 +37,7 @@
 #include "storage/base/backoff.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 
@@ -93,6 +94,7 @@ class WriteBehind {
     std::vector<ChunkRef> chunks;    // those that are still to be stored
     std::vector<absl::Status> last;  // how the last try of each of them failed; OK: none was made
     StoreOptions options;
+    TraceContext trace;  // of whoever offered them
     absl::Time deadline;
     absl::Time expires;
     uint64_t bytes = 0;

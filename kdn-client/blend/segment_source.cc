@@ -7,6 +7,7 @@
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -118,7 +119,10 @@ class SegmentSource::Load {
   }
 
   void Start(absl::Time deadline) {
-    thread_ = std::thread([this, deadline] { Run(deadline); });
+    thread_ = std::thread([this, deadline, trace = CurrentTrace()] {
+      const ScopedTrace scope(trace);
+      Run(deadline);
+    });
   }
 
   // The fetch's own error, if the memory does not fit.

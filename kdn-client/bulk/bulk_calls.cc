@@ -10,6 +10,7 @@
 #include "kdn-client/from_wire.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -28,6 +29,7 @@ v1::BulkCall CallUntil(absl::Time deadline) {
   v1::BulkCall call;
   const int64_t left = absl::ToInt64Microseconds(deadline - Clock::Real().Now());
   call.set_timeout_us(static_cast<uint64_t>(std::max<int64_t>(left, 0)));
+  call.set_traceparent(FormatTraceparent(CurrentOrNewTrace()));
   return call;
 }
 

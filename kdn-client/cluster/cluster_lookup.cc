@@ -140,11 +140,18 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
   absl::StatusOr<std::vector<FoundChunk>> Call(const NodeGroup& group, absl::Time deadline) {
     std::vector<ChunkKey> keys;
     keys.reserve(group.asked.size());
-    for (const AskedChunk& asked : group.asked) keys.push_back(keys_[asked.chunk]);
+    std::vector<uint32_t> positions;
+    positions.reserve(group.asked.size());
+    for (const AskedChunk& asked : group.asked) {
+      keys.push_back(keys_[asked.chunk]);
+      positions.push_back(asked.chunk);
+    }
+    if (positions.size() == keys_.size() && std::ranges::is_sorted(positions)) positions.clear();  // the whole prompt
     core_.counts.node_calls.fetch_add(1, std::memory_order_relaxed);
     ClusterNode& node = view_->NodeAt(group.slot);
     ClusterNode::Call call(node);
-    absl::StatusOr<std::vector<FoundChunk>> found = node.transport().Lookup(space_, keys, least_, deadline);
+    absl::StatusOr<std::vector<FoundChunk>> found =
+        node.transport().LookupPart(space_, keys, positions, least_, deadline);
     if (found.ok() && found->size() != keys.size()) {
       found = DataLoss("{} answered for {} chunks of {}", view_->NameOf(group.slot), found->size(), keys.size());
     }

@@ -15,6 +15,7 @@
 #include "kdn-client/cluster/reader_plan.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -75,12 +76,14 @@ class ClusterTransportImpl final : public ClusterTransport {
 
   absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
                                                  absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
     core_.counts.lookups.fetch_add(1, std::memory_order_relaxed);
     return LookupInCluster(core_, std::move(view), space, keys, least, deadline);
   }
 
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
     core_.counts.fetches.fetch_add(1, std::memory_order_relaxed);
     return FetchFromCluster(core_, std::move(view), query, deadline, sink);
@@ -88,6 +91,7 @@ class ClusterTransportImpl final : public ClusterTransport {
 
   absl::StatusOr<std::vector<absl::Status>> Store(std::span<const Chunk> chunks, Ack ack,
                                                   absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_RETURN_IF_ERROR(CheckCount(chunks.size()));
     KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
     return StoreInCluster(core_, std::move(view), chunks, ack, deadline);
@@ -95,6 +99,7 @@ class ClusterTransportImpl final : public ClusterTransport {
 
   absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId& space, std::span<const ChunkKey> keys,
                                           absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
     std::vector<absl::StatusOr<PrefetchCounts>> answers;
     const Asked asked = AskReaders(*view, keys, answers, [&](Transport& node, std::span<const ChunkKey> of_node) {
@@ -122,6 +127,7 @@ class ClusterTransportImpl final : public ClusterTransport {
 
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
                                                    absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
     const Topology& topology = *view->topology;
     // OK where one held the chunk and all went well; what failed stands.
@@ -166,6 +172,7 @@ class ClusterTransportImpl final : public ClusterTransport {
 
   absl::StatusOr<Lease> Pin(const SpaceId& space, std::span<const ChunkKey> keys, absl::Duration duration,
                             absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_RETURN_IF_ERROR(CheckCount(keys.size()));
     KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
     std::vector<absl::StatusOr<Lease>> answers;
@@ -188,6 +195,7 @@ class ClusterTransportImpl final : public ClusterTransport {
   }
 
   absl::Status Unpin(uint64_t lease, absl::Time deadline) override {
+    const ScopedTrace trace(CurrentOrNewTrace());
     KDN_RETURN_IF_ERROR(CheckTime(deadline));
     const std::optional<std::vector<ClusterLeases::NodeLease>> leases = leases_.Take(lease, RealNow());
     if (!leases.has_value()) return NotFound("there is no lease {}; it may have expired", lease);

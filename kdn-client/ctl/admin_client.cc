@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kdn-client/raw_call.h"
+#include "proto/wire/trace_metadata.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
 
@@ -33,6 +34,7 @@ absl::Status AdminClient::Unary(absl::Time deadline, Call call) {
   channel_.Prepare(deadline);
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(deadline));
+  wire::SendTrace(context);
   return Named(call(context));
 }
 
@@ -40,6 +42,7 @@ template <typename Message, typename Open>
 absl::Status AdminClient::Stream(Open open, const std::function<bool(const Message&)>& on_message) {
   channel_.Prepare(absl::InfiniteFuture());
   grpc::ClientContext context;
+  wire::SendTrace(context);
   const auto reader = open(context);
   Message message;
   while (reader->Read(&message)) {
@@ -72,6 +75,21 @@ absl::Status AdminClient::ListSpaces(absl::Time deadline, v1::ListSpacesResponse
   return Unary(deadline, [&](grpc::ClientContext& context) {
     return stub_.ListSpaces(&context, v1::ListSpacesRequest(), &response);
   });
+}
+
+absl::Status AdminClient::SetQuota(const v1::SetQuotaRequest& request, absl::Time deadline,
+                                   v1::SetQuotaResponse& response) {
+  return Unary(deadline, [&](grpc::ClientContext& context) { return stub_.SetQuota(&context, request, &response); });
+}
+
+absl::Status AdminClient::RecordRequests(const v1::RecordRequestsRequest& request, grpc::ClientContext& context,
+                                         const std::function<void(const v1::RecordedRequests&)>& on_requests) {
+  channel_.Prepare(absl::InfiniteFuture());
+  wire::SendTrace(context);
+  const auto reader = analytics_stub_.RecordRequests(&context, request);
+  v1::RecordedRequests message;
+  while (reader->Read(&message)) on_requests(message);
+  return Named(reader->Finish());
 }
 
 absl::StatusOr<std::vector<v1::Explained>> AdminClient::Explain(std::span<const ChunkKey> keys, absl::Time deadline) {

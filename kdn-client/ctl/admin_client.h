@@ -40,6 +40,7 @@ class AdminClient {
   absl::Status GetAnalytics(const v1::GetAnalyticsRequest& request, absl::Time deadline,
                             v1::AnalyticsSnapshot& response);
   absl::Status ListSpaces(absl::Time deadline, v1::ListSpacesResponse& response);
+  absl::Status SetQuota(const v1::SetQuotaRequest& request, absl::Time deadline, v1::SetQuotaResponse& response);
   // One answer for each key, in order; any number of them.
   absl::StatusOr<std::vector<v1::Explained>> Explain(std::span<const ChunkKey> keys, absl::Time deadline);
 
@@ -49,6 +50,10 @@ class AdminClient {
   absl::Status Clear(const v1::ClearRequest& request, const std::function<bool(const v1::ClearProgress&)>& on_progress);
   absl::Status Verify(const v1::VerifyRequest& request,
                       const std::function<bool(const v1::VerifyProgress&)>& on_progress);
+
+  // Of AnalyticsService. Goes on until another thread cancels `context`: CANCELLED then.
+  absl::Status RecordRequests(const v1::RecordRequestsRequest& request, grpc::ClientContext& context,
+                              const std::function<void(const v1::RecordedRequests&)>& on_requests);
 
  private:
   template <typename Call>

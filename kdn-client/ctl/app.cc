@@ -5,6 +5,7 @@
 
 #include "storage/base/command_line.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn::ctl {
 namespace {
@@ -26,14 +27,32 @@ void DeclareGlobal(CLI::App& app, GlobalFlags& flags) {
       "Longest wait for one answer; what reads or moves much takes as long as it takes")
       ->capture_default_str()
       ->take_last();
+  add("--trace-parent", flags.trace_parent, "TRACEPARENT", "KDN_TRACE_PARENT",
+      "The request that the command is part of, as W3C Trace Context writes it; a new one unless given. Daemons that "
+      "log requests have its id")
+      ->take_last();
   app.add_flag("-y,--yes", flags.yes, "Do not ask before something is erased or moved")->group("Global");
 }
 
+// The span that is this command.
+absl::StatusOr<TraceContext> TraceOf(const GlobalFlags& flags) {
+  if (flags.trace_parent.empty()) return NewTrace(/*sampled=*/true);
+  const absl::StatusOr<TraceContext> caller = ParseTraceparent(flags.trace_parent);
+  if (!caller.ok()) return Annotate(caller.status(), "--trace-parent");
+  return caller->Child();
+}
+
+// Whether daemons may have been asked before it failed so, and what they logged is of use.
+bool MayBeLogged(const absl::Status& status) {
+  return !absl::IsInvalidArgument(status) && !absl::IsAborted(status) && !absl::IsNotFound(status);
+}
+
 // What a failure says, with the mend where the message does not have it.
-std::string MessageFor(const absl::Status& status) {
+std::string MessageFor(const absl::Status& status, const TraceContext& trace) {
   std::string message = Printable(MessageOf(status));
   if (absl::IsUnavailable(status)) message += "; is the daemon running, and do --node and --placement name it?";
   if (absl::IsDeadlineExceeded(status)) message += "; --deadline gives it more time";
+  if (trace.valid() && MayBeLogged(status)) message += " (request " + trace.RequestId() + ")";
   return message;
 }
 
@@ -51,7 +70,7 @@ CtlApp::CtlApp() : app(std::make_unique<CLI::App>("kdnctl: looks after KDN nodes
   for (const Command& command : Commands()) {
     CLI::App* const sub = app->add_subcommand(command.name, command.summary)->group(command.group);
     sub->set_help_flag("-h,--help", "Print this and exit");
-    sub->footer("And --node, --placement, --output, --deadline and --yes, as `kdnctl --help` says.");
+    sub->footer("And --node, --placement, --output, --deadline, --trace-parent and --yes, as `kdnctl --help` says.");
     runners[sub] = command.declare(*sub);
   }
   app->footer("`kdnctl COMMAND --help` tells of a command; kdnctl(1) of all, and of the exit codes.");
@@ -63,15 +82,18 @@ int RunCtl(int argc, const char* const* argv, Terminal& terminal) {
     (exit->exit_code == 0 ? terminal.out : terminal.err) << exit->text;
     return exit->exit_code;
   }
+  TraceContext trace;
   const auto run = [&]() -> absl::StatusOr<ExitCode> {
     if (ctl.app->get_subcommands().empty()) return InvalidArgument("no command; `kdnctl --help` lists them");
+    KDN_ASSIGN_OR_RETURN(trace, TraceOf(ctl.flags));
+    const ScopedTrace scope(trace);
     KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Context> context, Context::Make(ctl.flags, terminal));
     return ctl.runners.at(ctl.app->get_subcommands().front())(*context);
   };
   const absl::StatusOr<ExitCode> code = run();
   terminal.out.flush();
   if (code.ok()) return static_cast<int>(*code);
-  terminal.err << "kdnctl: " << MessageFor(code.status()) << '\n';
+  terminal.err << "kdnctl: " << MessageFor(code.status(), trace) << '\n';
   return static_cast<int>(ExitCodeOf(code.status()));
 }
 

@@ -26,11 +26,17 @@ std::vector<OptionFacts> OptionsOf(const CLI::App& app) {
 
 std::vector<CommandFacts> CommandsOf(const CLI::App& app) {
   std::vector<CommandFacts> all;
-  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    all.push_back({.name = sub->get_name(),
-                   .group = sub->get_group(),
-                   .summary = sub->get_description(),
-                   .options = OptionsOf(*sub)});
+  const auto any = [](const CLI::App*) { return true; };
+  for (const CLI::App* sub : app.get_subcommands(any)) {
+    CommandFacts& command = all.emplace_back(CommandFacts{.name = sub->get_name(),
+                                                          .group = sub->get_group(),
+                                                          .summary = sub->get_description(),
+                                                          .options = OptionsOf(*sub)});
+    for (const CLI::App* under : sub->get_subcommands(any)) {
+      command.under.push_back(
+          {.name = under->get_name(), .summary = under->get_description(), .options = OptionsOf(*under)});
+    }
+    command.runs_alone = sub->get_require_subcommand_min() == 0;
   }
   return all;
 }

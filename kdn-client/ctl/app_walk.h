@@ -27,11 +27,20 @@ struct OptionFacts {
   bool repeatable = false;
 };
 
+// What stands behind a command's name to say what it is to do, as `show` in `kdnctl blend show`.
+struct UnderFacts {
+  std::string name;
+  std::string summary;
+  std::vector<OptionFacts> options;
+};
+
 struct CommandFacts {
   std::string name;
   std::string group;
   std::string summary;
   std::vector<OptionFacts> options;
+  std::vector<UnderFacts> under = {};
+  bool runs_alone = true;  // without one of `under`
 };
 
 std::vector<OptionFacts> OptionsOf(const CLI::App& app);

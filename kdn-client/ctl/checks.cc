@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -28,6 +29,7 @@ class Examination {
     CheckPlacementsAgree();
     if (const TopologyPtr topology = Newest()) CheckTopology(*topology);
     for (const ExaminedNode& node : examined_.nodes) CheckNode(node);
+    CheckQuotasAgree();
     CheckVersions();
     return std::move(findings_);
   }
@@ -133,6 +135,7 @@ class Examination {
     CheckClock(node, subject);
     CheckMembership(node, subject);
     for (const v1::TierStatus& tier : node.said.tiers()) CheckTier(tier, subject);
+    CheckQuotas(node, subject);
     CheckStats(node, subject);
   }
 
@@ -182,6 +185,12 @@ class Examination {
       Warn("refused", subject, fmt::format("{} chunks found no room", stats.refused()),
            "raise the tier's budget or the space's quota, or pin less");
     }
+    // Full is how a quota is when it has work to do: no reason to warn.
+    if (tier.quota_used() > 0) {
+      Fine("quota", subject,
+           fmt::format("the space that takes most of its quota takes {}; `kdnctl spaces` has them all",
+                       ToText(Show::kPercent, 100 * tier.quota_used())));
+    }
     if (tier.level() == 0 || tier.total_bytes() == 0) return;
     const uint64_t promised = stats.budget_bytes() > stats.bytes() ? stats.budget_bytes() - stats.bytes() : 0;
     const std::string free = ToText(Show::kBytes, tier.free_bytes());
@@ -196,6 +205,41 @@ class Examination {
            "free space there: RocksDB needs some beyond the budget");
     } else {
       Fine("disk-space", subject, fmt::format("{} free", free));
+    }
+  }
+
+  // Which quotas a node has, and from where.
+  void CheckQuotas(const ExaminedNode& node, const std::string& subject) {
+    std::string all;
+    for (const v1::NamedQuota& named : node.said.quotas()) {
+      all += fmt::format("{}{} may hold {} ({})", all.empty() ? "" : ", ",
+                         named.space_id().empty() ? "each space" : "space " + Hex(named.space_id()).substr(0, 16),
+                         ToText(Show::kPercent, 100 * named.quota().share()), QuotaSourceName(named.quota().source()));
+    }
+    if (node.said.more_quotas() > 0) all += fmt::format(", and {} more", node.said.more_quotas());
+    if (!all.empty()) Fine("quota", subject, all);
+  }
+
+  // Nodes of a cluster that go by different quotas hold different parts of a space.
+  void CheckQuotasAgree() {
+    std::map<std::string, std::set<double>> shares;
+    size_t nodes = 0;
+    for (const ExaminedNode& node : examined_.nodes) {
+      if (!node.up || !node.status.ok()) continue;
+      ++nodes;
+      for (const v1::NamedQuota& named : node.said.quotas()) shares[named.space_id()].insert(named.quota().share());
+    }
+    if (nodes < 2) return;
+    for (const auto& [space, different] : shares) {
+      size_t having = 0;
+      for (const ExaminedNode& node : examined_.nodes) {
+        for (const v1::NamedQuota& named : node.said.quotas()) having += named.space_id() == space ? 1U : 0U;
+      }
+      if (different.size() == 1 && having == nodes) continue;
+      Warn(
+          "quota", "nodes",
+          fmt::format("their quotas for {} differ", space.empty() ? "each space" : "space " + Hex(space).substr(0, 16)),
+          "set it on all of them at once (`kdnctl spaces quota`)");
     }
   }
 

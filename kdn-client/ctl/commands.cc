@@ -11,6 +11,7 @@ constexpr const char* kLook = "Look";
 constexpr const char* kCluster = "Cluster";
 constexpr const char* kChunks = "Chunks";
 constexpr const char* kTraces = "Traces and analytics";
+constexpr const char* kBlend = "Blending";
 constexpr const char* kShell = "Shell";
 
 constexpr std::array kCommands = {
@@ -40,6 +41,7 @@ constexpr std::array kCommands = {
     Command{"clear", kChunks, "Erase a space's chunks, or those of a chain", DeclareClear},
     Command{"analytics", kTraces, "Hit ratios, why requests missed, what more memory would hit", DeclareAnalytics},
     Command{"replay", kTraces, "A trace through the simulator, or against a live cluster", DeclareReplay},
+    Command{"blend", kBlend, "Profiles by which engines blend prompts of several documents", DeclareBlend},
     Command{"completion", kShell, "Print the completion script of a shell", DeclareCompletion},
 };
 

@@ -46,9 +46,18 @@ std::string Joined(const std::vector<std::string>& words, std::string_view separ
 
 std::string FlagNames(const std::vector<OptionFacts>& options) {
   std::vector<std::string> names;
+  std::set<std::string> listed;
   for (const OptionFacts& option : options) {
-    if (!option.positional) names.insert(names.end(), option.names.begin(), option.names.end());
+    if (option.positional || !listed.insert(option.names.front()).second) continue;
+    names.insert(names.end(), option.names.begin(), option.names.end());
   }
+  return Joined(names, " ");
+}
+
+// The words that may follow a command's name to say what it is to do.
+std::string UnderNames(const CommandFacts& command) {
+  std::vector<std::string> names;
+  for (const UnderFacts& under : command.under) names.push_back(under.name);
   return Joined(names, " ");
 }
 
@@ -116,11 +125,17 @@ std::string BashCompletion(const CLI::App& app) {
   out += "  case $prev in\n";
   std::set<std::string> done;
   AddValueCases(global, done, out);
-  for (const CommandFacts& command : commands) AddValueCases(command.options, done, out);
+  for (const CommandFacts& command : commands) {
+    AddValueCases(command.options, done, out);
+    for (const UnderFacts& under : command.under) AddValueCases(under.options, done, out);
+  }
   out += "  esac\n";
   out += "  case $command in\n";
   for (const CommandFacts& command : commands) {
-    out += fmt::format("    {}) flags=\"{}\" ;;\n", command.name, FlagNames(command.options));
+    std::vector<OptionFacts> options = command.options;
+    for (const UnderFacts& under : command.under)
+      options.insert(options.end(), under.options.begin(), under.options.end());
+    out += fmt::format("    {}) flags=\"{}\" ;;\n", command.name, FlagNames(options));
   }
   out += "  esac\n";
   out += "  if [[ $cur == -* ]]; then\n";
@@ -129,6 +144,14 @@ std::string BashCompletion(const CLI::App& app) {
   out += "  case $command in\n";
   out += fmt::format("    '') COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")) ;;\n", Joined(names, " "));
   for (const CommandFacts& command : commands) {
+    if (!command.under.empty()) {
+      const std::string words = UnderNames(command);
+      out += fmt::format(
+          "    {}) [[ $prev == {} ]] && COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")) || "
+          "COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n",
+          command.name, command.name, words);
+      continue;
+    }
     for (const OptionFacts& option : command.options) {
       if (!option.positional) continue;
       const std::string_view choices = ChoicesOf(option);
@@ -161,7 +184,18 @@ std::string ZshCompletion(const CLI::App& app) {
   out += "      )\n      _describe command commands\n      ;;\n    argument)\n      case $line[1] in\n";
   for (const CommandFacts& command : commands) {
     out += fmt::format("        {})\n          _arguments \\\n", command.name);
+    if (!command.under.empty()) out += fmt::format("            '1:what:({})' \\\n", UnderNames(command));
     AddZshArguments(command.options, "            ", out);
+    std::set<std::string> listed;
+    for (const OptionFacts& option : command.options) listed.insert(option.names.front());
+    for (const UnderFacts& under : command.under) {
+      std::vector<OptionFacts> more;
+      for (const OptionFacts& option : under.options) {
+        if (!option.positional && listed.insert(option.names.front()).second) more.push_back(option);
+      }
+      AddZshArguments(more, "            ", out);
+    }
+    if (!command.under.empty()) out += "            '*:argument:_files' \\\n";
     out += "            $global\n          ;;\n";
   }
   out += "      esac\n      ;;\n  esac\n}\n";

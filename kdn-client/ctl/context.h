@@ -27,6 +27,7 @@ struct GlobalFlags {
   std::string output = "table";
   std::string deadline = "10s";
   bool yes = false;
+  std::string trace_parent;  // of the request that the command is; empty: a new one
 };
 
 inline constexpr const char* kDefaultNode = "127.0.0.1:7401";

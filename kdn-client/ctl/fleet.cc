@@ -10,6 +10,7 @@
 #include "placement/topology/topology_wire.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn::ctl {
 namespace {
@@ -24,7 +25,7 @@ AdminClient& FleetNode::admin() {
 }
 
 const std::shared_ptr<Transport>& FleetNode::transport() {
-  if (transport_ == nullptr) transport_ = MakeRemoteTransport(address);
+  if (transport_ == nullptr) transport_ = MakeRemoteTransport(address, {.asker = Asker::kOperator});
   return transport_;
 }
 
@@ -65,7 +66,9 @@ absl::Status Fleet::AddClusterNodes() {
 
 void Fleet::ForEachNode(const std::function<void(size_t, FleetNode&)>& work) {
   std::atomic<size_t> next{0};
+  const TraceContext trace = CurrentTrace();
   const auto take_turns = [&] {
+    const ScopedTrace scope(trace);
     for (size_t i = next++; i < nodes_.size(); i = next++) {
       if (nodes_[i]->up) work(i, *nodes_[i]);
     }
@@ -76,9 +79,13 @@ void Fleet::ForEachNode(const std::function<void(size_t, FleetNode&)>& work) {
   for (std::thread& thread : threads) thread.join();
 }
 
-absl::StatusOr<std::shared_ptr<Transport>> Fleet::transport() {
-  if (transport_ != nullptr) return transport_;
-  if (!is_cluster() || !options_.node.empty()) return transport_ = nodes_.front()->transport();
+absl::StatusOr<std::shared_ptr<Transport>> Fleet::transport(Asker asker) {
+  std::shared_ptr<Transport>& transport = transports_[asker];
+  if (transport != nullptr) return transport;
+  const RemoteOptions remote = {.asker = asker};
+  if (!is_cluster() || !options_.node.empty()) {
+    return transport = MakeRemoteTransport(nodes_.front()->address, remote);
+  }
   // A channel of its own, as a follower ends the watches of the channel that it has.
   KDN_ASSIGN_OR_RETURN(std::shared_ptr<PlacementChannel> channel, PlacementChannel::Open(options_.placement));
   std::shared_ptr<TopologySource> source = FollowTopology(std::move(channel));
@@ -86,7 +93,7 @@ absl::StatusOr<std::shared_ptr<Transport>> Fleet::transport() {
     return DeadlineExceeded("no placement daemon sent a topology within {}; raise --deadline",
                             absl::FormatDuration(options_.patience));
   }
-  return transport_ = MakeClusterTransport(std::move(source));
+  return transport = MakeClusterTransport(std::move(source), {.remote = remote});
 }
 
 }  // namespace kdn::ctl

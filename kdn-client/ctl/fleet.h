@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -65,8 +66,9 @@ class Fleet {
   // `work` for each of them, all at once; of a cluster those that are up.
   void ForEachNode(const std::function<void(size_t index, FleetNode& node)>& work);
 
-  // To the one node that was named, or to the cluster as its clients see it. UNAVAILABLE, DEADLINE_EXCEEDED.
-  absl::StatusOr<std::shared_ptr<Transport>> transport();
+  // To the one node that was named, or to the cluster as its clients see it. What is asked by it is no demand, unless
+  // it is asked in an engine's place. UNAVAILABLE, DEADLINE_EXCEEDED.
+  absl::StatusOr<std::shared_ptr<Transport>> transport(Asker asker = Asker::kOperator);
 
  private:
   explicit Fleet(const FleetOptions& options) : options_(options) {}
@@ -76,7 +78,7 @@ class Fleet {
   std::shared_ptr<PlacementChannel> placement_;
   TopologyPtr topology_;
   std::vector<std::unique_ptr<FleetNode>> nodes_;
-  std::shared_ptr<Transport> transport_;
+  std::map<Asker, std::shared_ptr<Transport>> transports_;
 };
 
 }  // namespace kdn::ctl

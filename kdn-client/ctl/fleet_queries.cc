@@ -72,6 +72,7 @@ absl::StatusOr<SpaceList> ListSpaces(Context& context) {
   for (const v1::ListSpacesResponse& answer : answers) {
     for (const v1::SpaceHeld& held : answer.spaces()) {
       KDN_ASSIGN_OR_RETURN(const SpaceId id, SpaceId::FromBytes(AsBytes(held.space_id())));
+      if (held.chunks() == 0) continue;
       v1::SpaceHeld& sum = list.spaces[id];
       sum.set_space_id(held.space_id());
       AddTo(sum, held);
@@ -79,6 +80,9 @@ absl::StatusOr<SpaceList> ListSpaces(Context& context) {
     }
   }
   for (const auto& [i, status] : failed) list.unreachable.push_back(MessageOf(status));
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!failed.contains(i)) list.said[i] = std::move(answers[i]);
+  }
   return list;
 }
 

@@ -26,8 +26,10 @@ std::map<size_t, absl::Status> AskEach(Fleet& fleet, const std::function<absl::S
 
 // Spaces over all nodes: a chunk that two nodes hold counts twice.
 struct SpaceList {
-  std::map<SpaceId, v1::SpaceHeld> spaces;    // sums; `tiers` by level
-  std::map<SpaceId, uint32_t> nodes;          // how many hold something of it
+  std::map<SpaceId, v1::SpaceHeld> spaces;  // sums; `tiers` by level
+  std::map<SpaceId, uint32_t> nodes;        // how many hold something of it
+  // What each node said, by its place in Fleet::nodes(); also of spaces that it has a quota for, and no chunks of.
+  std::map<size_t, v1::ListSpacesResponse> said = {};
   std::vector<std::string> unreachable = {};  // nodes that did not answer, and why
 };
 // UNAVAILABLE, DEADLINE_EXCEEDED: no node answered.

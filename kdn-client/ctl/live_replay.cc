@@ -13,6 +13,7 @@
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
 #include "storage/base/steady_clock.h"
+#include "storage/base/trace_context.h"
 #include "storage/format/chunk_key.h"
 
 namespace kdn::ctl {
@@ -99,6 +100,7 @@ class Replayer {
     std::vector<ChunkRef> chunks;
     for (const uint32_t block : blocks) chunks.push_back(chunks_[block]);
 
+    const ScopedTrace trace(NewTrace());  // a request of its own, as an engine's would be
     SteadyClock::Point then = SteadyClock::Real().Now();
     const std::vector<FoundChunk> found = client_.Lookup(chunks, {.deadline = options_.deadline});
     one.lookups.Add(Since(then));

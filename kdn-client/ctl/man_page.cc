@@ -30,9 +30,9 @@ std::string Escaped(std::string_view text) {
 std::string Bold(std::string_view text) { return "\\fB" + Escaped(text) + "\\fR"; }
 std::string Italic(std::string_view text) { return "\\fI" + Escaped(text) + "\\fR"; }
 
-std::string Synopsis(const CommandFacts& command) {
-  std::string line = Bold("kdnctl " + command.name);
-  for (const OptionFacts& option : command.options) {
+std::string Synopsis(const std::string& name, const std::vector<OptionFacts>& options) {
+  std::string line = Bold("kdnctl " + name);
+  for (const OptionFacts& option : options) {
     if (option.positional) {
       std::string word = Italic(option.names.front()) + (option.repeatable ? "..." : "");
       line += option.required ? " " + word : " [" + word + "]";
@@ -54,6 +54,15 @@ void AddOption(const OptionFacts& option, std::string& out) {
   if (!option.preset.empty()) help += fmt::format(" (default: {})", Escaped(option.preset));
   if (!option.env.empty()) help += fmt::format("; the environment's {} says the same", Bold(option.env));
   out += fmt::format(".TP\n{}\n{}.\n", names, help);
+}
+
+void AddCommand(const std::string& name, const std::string& summary, const std::vector<OptionFacts>& options,
+                std::string& out) {
+  out += fmt::format(".PP\n{}\n.RS\n{}.\n", Synopsis(name, options), Escaped(summary));
+  for (const OptionFacts& option : options) {
+    if (option.names.front() != "--help") AddOption(option, out);
+  }
+  out += ".RE\n";
 }
 
 constexpr std::string_view kDescription = R"(.B kdnctl
@@ -107,11 +116,17 @@ std::string ManPage(const CLI::App& app) {
   for (const CommandFacts& command : commands) {
     if (command.group != group) out += fmt::format(".SS {}\n", Escaped(command.group));
     group = command.group;
-    out += fmt::format(".PP\n{}\n.RS\n{}.\n", Synopsis(command), Escaped(command.summary));
-    for (const OptionFacts& option : command.options) {
-      if (option.names.front() != "--help") AddOption(option, out);
+    if (command.runs_alone) {
+      AddCommand(command.name, command.summary, command.options, out);
+    } else {
+      std::string words;
+      for (const UnderFacts& under : command.under) words += (words.empty() ? "" : "|") + under.name;
+      out += fmt::format(".PP\n{} {} [flags]\n.RS\n{}:\n.RE\n", Bold("kdnctl " + command.name), Bold(words),
+                         Escaped(command.summary));
     }
-    out += ".RE\n";
+    for (const UnderFacts& under : command.under) {
+      AddCommand(command.name + " " + under.name, under.summary, under.options, out);
+    }
   }
   out += ".SH EXIT STATUS\n";
   for (const ExitCodeMeaning& code : kExitCodes) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "kdn/v1/admin.pb.h"
 #include "kdn/v1/node.pb.h"
 #include "kdn/v1/placement.pb.h"
 #include "storage/base/buffer.h"
@@ -34,6 +35,18 @@ inline std::string_view StateName(v1::NodeState state) {
       return "down";
     default:
       return "unknown";
+  }
+}
+
+// Who set a quota.
+inline std::string_view QuotaSourceName(v1::Quota::Source source) {
+  switch (source) {
+    case v1::Quota::SOURCE_FLAG:
+      return "flag";
+    case v1::Quota::SOURCE_RUN_TIME:
+      return "run time";
+    default:
+      return "none";
   }
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "storage/base/clock.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -74,7 +75,11 @@ PrefixLoad::PrefixLoad(LoadingController& controller, Client& client, std::span<
         std::move(chunks), controller_.models_,
         LoadRaceOptions{.patience = all * controller_.patience_, .least = options_.least, .aim = options_.aim});
   }
-  thread_ = std::thread([this] { Run(); });
+  // Its lookup and all its fetches are one request.
+  thread_ = std::thread([this, trace = CurrentOrNewTrace()] {
+    const ScopedTrace scope(trace);
+    Run();
+  });
 }
 
 PrefixLoad::~PrefixLoad() { Stop(); }

@@ -6,8 +6,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "kdn-node/admin/quota_book.h"
 
 namespace kdn {
 
@@ -23,6 +26,7 @@ struct ClusterStanding {
 struct AdminOptions {
   std::vector<std::string> disk_paths = {};             // of the disk tiers, in their order
   std::function<ClusterStanding()> standing = nullptr;  // null: the node is alone
+  std::shared_ptr<QuotaBook> quotas = nullptr;          // null: quotas are not told of, and cannot be changed
 };
 
 }  // namespace kdn

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -29,6 +30,7 @@ constexpr size_t kStepErasures = 64;           // chunks
 constexpr size_t kStepReads = 64;              // chunks …
 constexpr uint64_t kStepReadBytes = 64 << 20;  // … or so many bytes
 constexpr int kPageHeldChunks = 512;
+constexpr int kMostToldQuotas = 64;
 
 std::string Bytes(const auto& digest) { return std::string(AsStringView(digest.span())); }
 
@@ -139,10 +141,49 @@ v1::Tier TierOf(CountedTier tier) {
   return v1::TIER_UNSPECIFIED;
 }
 
+v1::Quota QuotaToWire(const QuotaInForce& quota) {
+  v1::Quota out;
+  out.set_share(quota.share);
+  if (quota.source == QuotaSource::kFlag) out.set_source(v1::Quota::SOURCE_FLAG);
+  if (quota.source == QuotaSource::kRunTime) out.set_source(v1::Quota::SOURCE_RUN_TIME);
+  return out;
+}
+
+// Which quota each space of a list has; those that have one of their own and hold nothing come at the end.
+void AddQuotas(const QuotaBook& quotas, TieredStore& store, v1::ListSpacesResponse& response) {
+  const StoreStats stats = store.Stats();
+  const auto budget_of = [&](size_t level) {
+    return level == 0 ? stats.memory.budget_bytes : stats.disks[level - 1].budget_bytes;
+  };
+  *response.mutable_default_quota() = QuotaToWire(quotas.Default());
+  std::map<SpaceId, QuotaInForce> named = quotas.Named();
+  const auto tell = [&](const QuotaInForce& quota, v1::SpaceHeld& held) {
+    *held.mutable_quota() = QuotaToWire(quota);
+    held.set_own_quota(quota.own);
+    if (quota.share >= 1) return;
+    for (v1::TierShare& tier : *held.mutable_tiers()) {
+      if (tier.level() > stats.disks.size()) continue;
+      tier.set_quota_bytes(static_cast<uint64_t>(quota.share * static_cast<double>(budget_of(tier.level()))));
+    }
+  };
+  for (v1::SpaceHeld& held : *response.mutable_spaces()) {
+    const absl::StatusOr<SpaceId> space = SpaceId::FromBytes(AsBytes(held.space_id()));
+    if (!space.ok()) continue;
+    named.erase(*space);
+    tell(quotas.Of(*space), held);
+  }
+  for (const auto& [space, quota] : named) {
+    if (static_cast<size_t>(response.spaces_size()) >= kMaxListedSpaces) return;
+    v1::SpaceHeld& held = *response.add_spaces();
+    held.set_space_id(Bytes(space));
+    tell(quota, held);
+  }
+}
+
 class HeldChunksStream final : public StepStream<v1::HeldChunksPage> {
  public:
-  HeldChunksStream(ServiceState& state, Seats& seats, const ChunkFilter& filter)
-      : StepStream(state, seats, Method::kListHeldChunks), filter_(filter) {}
+  HeldChunksStream(ServiceState& state, Seats& seats, const CallOrigin& origin, const ChunkFilter& filter)
+      : StepStream(state, seats, Method::kListHeldChunks, origin), filter_(filter) {}
 
  private:
   absl::StatusOr<bool> Make(v1::HeldChunksPage& page) override {
@@ -175,8 +216,9 @@ class HeldChunksStream final : public StepStream<v1::HeldChunksPage> {
 
 class ClearStream final : public StepStream<v1::ClearProgress> {
  public:
-  ClearStream(ServiceState& state, Seats& seats, const SpaceId& space, const std::optional<ChunkKey>& under)
-      : StepStream(state, seats, Method::kClear),
+  ClearStream(ServiceState& state, Seats& seats, const CallOrigin& origin, const SpaceId& space,
+              const std::optional<ChunkKey>& under)
+      : StepStream(state, seats, Method::kClear, origin),
         space_(space),
         selection_(state.store, {.space = space, .under = under}) {}
 
@@ -224,8 +266,8 @@ class ClearStream final : public StepStream<v1::ClearProgress> {
 
 class VerifyStream final : public StepStream<v1::VerifyProgress> {
  public:
-  VerifyStream(ServiceState& state, Seats& seats, size_t level)
-      : StepStream(state, seats, Method::kVerify), level_(level) {}
+  VerifyStream(ServiceState& state, Seats& seats, const CallOrigin& origin, size_t level)
+      : StepStream(state, seats, Method::kVerify, origin), level_(level) {}
 
  private:
   absl::StatusOr<bool> Make(v1::VerifyProgress& progress) override {
@@ -284,13 +326,14 @@ static_assert(kStepReads <= 256, "VerifyProgress names at most so many damaged c
 class ListSpacesCall {
  public:
   ListSpacesCall(ServiceState& state, Seats& seats, grpc::CallbackServerContext* context,
-                 grpc::ServerUnaryReactor* reactor, v1::ListSpacesResponse* response)
+                 grpc::ServerUnaryReactor* reactor, const QuotaBook* quotas, v1::ListSpacesResponse* response)
       : state_(state),
+        quotas_(quotas),
         seats_(seats),
         context_(context),
         reactor_(reactor),
         response_(response),
-        record_(state, Method::kListSpaces),
+        record_(state, Method::kListSpaces, {.context = context}),
         active_(state.streams),
         census_(state.store) {}
 
@@ -306,6 +349,7 @@ class ListSpacesCall {
       return;
     } else {
       census_.Report(kMaxListedSpaces, *response_);
+      if (quotas_ != nullptr) AddQuotas(*quotas_, state_.store, *response_);
     }
     seats_.GiveBack();
     grpc::ServerUnaryReactor* const reactor = reactor_;
@@ -316,6 +360,7 @@ class ListSpacesCall {
 
  private:
   ServiceState& state_;
+  const QuotaBook* const quotas_;  // may be null
   Seats& seats_;
   grpc::CallbackServerContext* const context_;
   grpc::ServerUnaryReactor* const reactor_;
@@ -346,25 +391,29 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
     absl::Status refused = state_.Admit();
     if (refused.ok() && !listings_.Take()) refused = listings_.NoneLeft("listings");
     if (!refused.ok()) {
-      reactor->Finish(CallRecord(state_, Method::kListSpaces).End(refused));
+      reactor->Finish(CallRecord(state_, Method::kListSpaces, {.context = context}).End(refused));
       return reactor;
     }
-    auto* call = new ListSpacesCall(state_, listings_, context, reactor, response);
+    auto* call = new ListSpacesCall(state_, listings_, context, reactor, options_.quotas.get(), response);
     state_.pool.Submit([call] { call->Step(); });
     return reactor;
   }
 
-  grpc::ServerWriteReactor<v1::HeldChunksPage>* ListHeldChunks(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<v1::HeldChunksPage>* ListHeldChunks(grpc::CallbackServerContext* context,
                                                                const v1::ListHeldChunksRequest* request) override {
     constexpr Method kMethod = Method::kListHeldChunks;
+    const CallOrigin origin = {.context = context};
     const absl::StatusOr<ChunkFilter> filter = ParseFilter(*request);
     const absl::Status taken = Take(filter.status(), listings_, "listings");
-    if (!taken.ok()) return new RefusedCall<grpc::ServerWriteReactor<v1::HeldChunksPage>>(state_, kMethod, taken);
-    return Started(new HeldChunksStream(state_, listings_, *filter));
+    if (!taken.ok()) {
+      return new RefusedCall<grpc::ServerWriteReactor<v1::HeldChunksPage>>(state_, kMethod, origin, taken);
+    }
+    return Started(new HeldChunksStream(state_, listings_, origin, *filter));
   }
 
-  grpc::ServerWriteReactor<v1::ClearProgress>* Clear(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<v1::ClearProgress>* Clear(grpc::CallbackServerContext* context,
                                                      const v1::ClearRequest* request) override {
+    const CallOrigin origin = {.context = context};
     const absl::StatusOr<std::optional<SpaceId>> space = ParseOptionalSpace(request->space_id());
     const absl::StatusOr<std::optional<ChunkKey>> under = ParseOptionalKey("under_key", request->under_key());
     absl::Status valid = space.ok() ? under.status() : space.status();
@@ -372,12 +421,15 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
       valid = InvalidArgument("no space_id; name the space whose chunks are to be cleared");
     }
     const absl::Status taken = Take(valid, clears_, "calls of Clear");
-    if (!taken.ok()) return new RefusedCall<grpc::ServerWriteReactor<v1::ClearProgress>>(state_, Method::kClear, taken);
-    return Started(new ClearStream(state_, clears_, **space, *under));
+    if (!taken.ok()) {
+      return new RefusedCall<grpc::ServerWriteReactor<v1::ClearProgress>>(state_, Method::kClear, origin, taken);
+    }
+    return Started(new ClearStream(state_, clears_, origin, **space, *under));
   }
 
-  grpc::ServerWriteReactor<v1::VerifyProgress>* Verify(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<v1::VerifyProgress>* Verify(grpc::CallbackServerContext* context,
                                                        const v1::VerifyRequest* request) override {
+    const CallOrigin origin = {.context = context};
     const size_t levels = state_.store.Stats().disks.size() + 1;
     absl::Status valid;
     if (request->level() >= levels) {
@@ -386,9 +438,15 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
     }
     const absl::Status taken = Take(valid, verifies_, "calls of Verify");
     if (!taken.ok()) {
-      return new RefusedCall<grpc::ServerWriteReactor<v1::VerifyProgress>>(state_, Method::kVerify, taken);
+      return new RefusedCall<grpc::ServerWriteReactor<v1::VerifyProgress>>(state_, Method::kVerify, origin, taken);
     }
-    return Started(new VerifyStream(state_, verifies_, request->level()));
+    return Started(new VerifyStream(state_, verifies_, origin, request->level()));
+  }
+
+  grpc::ServerUnaryReactor* SetQuota(grpc::CallbackServerContext* context, const v1::SetQuotaRequest* request,
+                                     v1::SetQuotaResponse* response) override {
+    return OnWorker(context, Method::kSetQuota,
+                    [this, request, response] { return AnswerSetQuota(*request, *response); });
   }
 
  private:
@@ -416,9 +474,12 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   template <typename Work>
   grpc::ServerUnaryReactor* OnWorker(grpc::CallbackServerContext* context, Method method, Work work) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const CallRecord record(state_, method);
+    const CallRecord record(state_, method, {.context = context});
     absl::Status admitted = state_.Admit();
-    if (admitted.ok() && !state_.pool.TrySubmit([=] { reactor->Finish(record.End(work())); })) {
+    if (admitted.ok() && !state_.pool.TrySubmit([=] {
+          record.Begun();
+          reactor->Finish(record.End(work()));
+        })) {
       admitted = ResourceExhausted("the node is overloaded; retry later, or raise --workers");
     }
     if (!admitted.ok()) reactor->Finish(record.End(admitted));
@@ -436,6 +497,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
     for (size_t level = 1; level <= stats.disks.size(); ++level) {
       AddTier(level, level == 1 ? TierKind::kDisk : TierKind::kColdDisk, stats.disks[level - 1], response);
     }
+    AddQuotasTo(response);
     if (options_.standing == nullptr) return absl::OkStatus();
     const ClusterStanding standing = options_.standing();
     response.set_node_id(standing.node_id);
@@ -451,6 +513,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
     tier.set_level(static_cast<uint32_t>(level));
     tier.set_tier(ToWire(kind));
     *tier.mutable_stats() = ToWire(stats);
+    tier.set_quota_used(stats.quota_used);
     if (level == 0 || level > options_.disk_paths.size()) return;
     const std::string& path = options_.disk_paths[level - 1];
     tier.set_path(WireText(path));
@@ -487,8 +550,56 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
     return absl::OkStatus();
   }
 
+  absl::Status AnswerSetQuota(const v1::SetQuotaRequest& request, v1::SetQuotaResponse& response) {
+    if (options_.quotas == nullptr)
+      return FailedPrecondition("this node was started without quotas that can be changed");
+    KDN_ASSIGN_OR_RETURN(const std::optional<SpaceId> space, ParseOptionalSpace(request.space_id()));
+    if (space.has_value() == request.each()) {
+      return InvalidArgument("{}; name a space, or say `each`",
+                             request.each() ? "a space is named, and all are meant" : "no space is named");
+    }
+    // A second change waits on a worker; more than one at a time makes no sense.
+    if (!quota_changes_.Take()) return quota_changes_.NoneLeft("changes of quotas");
+    std::vector<QuotaOutcome> outcomes;
+    const absl::Status set =
+        options_.quotas->Set(space, request.clear() ? std::nullopt : std::optional(request.share()),
+                             [&](const SpaceQuotas& quotas) -> absl::Status {
+                               KDN_ASSIGN_OR_RETURN(outcomes, state_.store.SetQuotas(quotas));
+                               return absl::OkStatus();
+                             });
+    quota_changes_.GiveBack();
+    KDN_RETURN_IF_ERROR(set);
+    *response.mutable_quota() =
+        QuotaToWire(space.has_value() ? options_.quotas->Of(*space) : options_.quotas->Default());
+    response.set_kept(options_.quotas->kept());
+    for (size_t level = 0; level < outcomes.size(); ++level) {
+      v1::QuotaEffect& effect = *response.add_tiers();
+      effect.set_level(static_cast<uint32_t>(level));
+      effect.set_evicted_chunks(outcomes[level].evicted_chunks);
+      effect.set_evicted_bytes(outcomes[level].evicted_bytes);
+      effect.set_over_bytes(outcomes[level].over_bytes);
+    }
+    return absl::OkStatus();
+  }
+
+  void AddQuotasTo(v1::InspectResponse& response) const {
+    if (options_.quotas == nullptr) return;
+    const QuotaInForce each = options_.quotas->Default();
+    if (each.source != QuotaSource::kNone) *response.add_quotas()->mutable_quota() = QuotaToWire(each);
+    for (const auto& [space, quota] : options_.quotas->Named()) {
+      if (response.quotas_size() >= kMostToldQuotas) {
+        response.set_more_quotas(response.more_quotas() + 1);
+        continue;
+      }
+      v1::NamedQuota& named = *response.add_quotas();
+      named.set_space_id(Bytes(space));
+      *named.mutable_quota() = QuotaToWire(quota);
+    }
+  }
+
   ServiceState& state_;
   const AdminOptions options_;
+  Seats quota_changes_{1};
   Seats listings_{kMaxAdminListings};
   Seats clears_{kMaxAdminClears};
   Seats verifies_{kMaxAdminVerifies};

@@ -4,7 +4,20 @@
 #include <string>
 #include <utility>
 
+#include "storage/tier/index_row.h"
+#include "storage/tier/memory_tier.h"
+
 namespace kdn {
+namespace {
+
+// What a chunk takes of the budget of a tier.
+uint64_t ChargeOf(const Manifest& manifest, size_t level) {
+  if (level == 0) return MemoryTier::CostOf(manifest);
+  const absl::StatusOr<std::string> encoded = EncodeManifest(manifest);
+  return DiskBytesOf(manifest, encoded.ok() ? encoded->size() : 0);
+}
+
+}  // namespace
 
 bool SpaceCensus::Count(size_t count) {
   if (!keys_.has_value()) keys_ = store_.Keys();
@@ -25,6 +38,7 @@ bool SpaceCensus::Count(size_t count) {
       if (space.levels.size() <= holding.level) space.levels.resize(holding.level + 1);
       ++space.levels[holding.level].chunks;
       space.levels[holding.level].bytes += holding.manifest->EncodedBytes();
+      space.levels[holding.level].charged += ChargeOf(*holding.manifest, holding.level);
     }
     if (space.sample == nullptr || space.sample->tokens < manifest.tokens) space.sample = best.manifest;
   }
@@ -56,6 +70,7 @@ void SpaceCensus::Report(size_t limit, v1::ListSpacesResponse& response) const {
       share.set_level(static_cast<uint32_t>(level));
       share.set_chunks(space->levels[level].chunks);
       share.set_encoded_bytes(space->levels[level].bytes);
+      share.set_charged_bytes(space->levels[level].charged);
     }
     const Manifest& sample = *space->sample;
     held.set_chunk_tokens(sample.tokens);

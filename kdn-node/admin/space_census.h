@@ -35,6 +35,7 @@ class SpaceCensus {
   struct Held {
     uint64_t chunks = 0;
     uint64_t bytes = 0;
+    uint64_t charged = 0;  // of the tier's budget
   };
   struct Space {
     Held all;  // each chunk once

@@ -176,55 +176,57 @@ absl::Status BulkConnection::OnCall(ByteSpan message) {
   lent_bytes_ = 0;
   held_.ShrinkTo(0);
   const Time deadline = Now() + std::chrono::microseconds(std::min(call.timeout_us(), kLongestTimeoutUs));
+  // Valid while `call` is.
+  const CallOrigin origin = {.traceparent = call.traceparent(), .socket = socket_.get(), .local = local_};
   switch (call.call_case()) {
     case v1::BulkCall::kLookup: {
-      const CallRecord record(state_, Method::kLookup);
+      const CallRecord record(state_, Method::kLookup, origin);
       v1::BulkAnswer answer;
       absl::Status status = state_.Admit();
-      if (status.ok()) status = AnswerLookup(state_, call.lookup(), *answer.mutable_lookup());
+      if (status.ok()) status = AnswerLookup(state_, record, call.lookup(), *answer.mutable_lookup());
       record.End(status);
       Answer(std::move(answer), status);
       return absl::OkStatus();
     }
     case v1::BulkCall::kFetch:
-      if (const absl::Status refused = StartFetch(call.fetch(), deadline); !refused.ok()) {
-        CallRecord(state_, Method::kFetch).End(refused);
+      if (const absl::Status refused = StartFetch(call.fetch(), origin, deadline); !refused.ok()) {
+        CallRecord(state_, Method::kFetch, origin).End(refused);
         Answer({}, refused);
       }
       return absl::OkStatus();
     case v1::BulkCall::kStore:
       // Its chunks follow in any case, so a store that is refused ends the connection.
-      return StartStore(call.store());
+      return StartStore(call.store(), origin);
     case v1::BulkCall::CALL_NOT_SET:
       break;
   }
   return Unimplemented("the call is none that this node knows");
 }
 
-absl::Status BulkConnection::StartFetch(const v1::FetchRequest& request, Time deadline) {
+absl::Status BulkConnection::StartFetch(const v1::FetchRequest& request, const CallOrigin& origin, Time deadline) {
   KDN_RETURN_IF_ERROR(state_.Admit());
   KDN_ASSIGN_OR_RETURN(FetchCall call, ParseFetchRequest(request));
   if (!held_.Grow(std::min(kFetchBytes, state_.options.max_fetch_bytes))) {
-    RecordRefused(state_, call.what);
+    RecordRefused(state_, call);
     return ResourceExhausted("fetches in progress hold {} of {} bytes; retry later, or raise --max-fetch-bytes",
                              state_.fetches.held(), state_.fetches.limit());
   }
-  state_.NoteFetch(call.what);
+  if (call.asker == Asker::kEngine) state_.NoteFetch(call.what);
   active_.emplace(state_.streams);
-  fetch_.emplace(state_, std::move(call), deadline, /*lend=*/local_);
+  fetch_.emplace(state_, origin, std::move(call), deadline, /*lend=*/local_);
   return absl::OkStatus();
 }
 
-absl::Status BulkConnection::StartStore(const v1::BulkStore& request) {
+absl::Status BulkConnection::StartStore(const v1::BulkStore& request, const CallOrigin& origin) {
   if (const absl::Status admitted = state_.Admit(); !admitted.ok()) {
-    CallRecord(state_, Method::kStore).End(admitted);
+    CallRecord(state_, Method::kStore, origin).End(admitted);
     return admitted;
   }
   if (request.chunks() == 0 || request.chunks() > wire::kMaxKeysPerCall) {
     return InvalidArgument("{} chunks in one call; 1 to {} are allowed", request.chunks(), wire::kMaxKeysPerCall);
   }
   active_.emplace(state_.streams);
-  store_.emplace(state_, request.chunks());
+  store_.emplace(state_, origin, request.chunks());
   return absl::OkStatus();
 }
 

@@ -70,8 +70,8 @@ class BulkConnection {
   Wait OnFrame(wire::BulkType type, ByteSpan message, uint64_t data_bytes);
   Wait Greet(ByteSpan message);
   absl::Status OnCall(ByteSpan message);
-  absl::Status StartFetch(const v1::FetchRequest& request, Time deadline);
-  absl::Status StartStore(const v1::BulkStore& request);
+  absl::Status StartFetch(const v1::FetchRequest& request, const CallOrigin& origin, Time deadline);
+  absl::Status StartStore(const v1::BulkStore& request, const CallOrigin& origin);
   absl::Status OnRelease(ByteSpan message);
   void GoOnFetching();
   void Answer(v1::BulkAnswer answer, const absl::Status& status);

@@ -20,9 +20,9 @@ constexpr uint64_t kMaxRecodedBytes = uint64_t{256} << 20;
 
 }  // namespace
 
-BulkFetch::BulkFetch(ServiceState& state, FetchCall call, Time deadline, bool lend)
+BulkFetch::BulkFetch(ServiceState& state, const CallOrigin& origin, FetchCall call, Time deadline, bool lend)
     : state_(state),
-      record_(state, Method::kFetch),
+      record_(state, Method::kFetch, origin),
       chunks_(call.what.keys.size()),
       deadline_(deadline),
       lend_(lend),
@@ -51,6 +51,7 @@ BulkBatch BulkFetch::Next() {
     }
   }
   state_.metrics.Sent(bytes);
+  if (bytes > 0) record_.Sent(bytes);
   state_.metrics.Lent(batch.lent_bytes);
   batch.frame = wire::EncodeBulkFrame(wire::BulkType::kSlabs, slabs, inline_bytes);
   return batch;
@@ -92,7 +93,7 @@ void BulkFetch::End(const absl::Status& status) {
   ended_ = true;
   const uint64_t unanswered = CountFetched(*reader_, chunks_, state_.metrics);
   if (!status.ok()) state_.metrics.Fetched(MissFromStatus(status).reason, unanswered);
-  RecordFetch(state_, *reader_, MissFromStatus(status).reason);
+  RecordFetch(state_, record_, *reader_, MissFromStatus(status).reason);
   record_.End(status);
 }
 

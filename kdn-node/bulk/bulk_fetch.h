@@ -36,7 +36,7 @@ class BulkFetch {
   using Time = std::chrono::steady_clock::time_point;
 
   // Lends what lies in the store's arena if `lend`, which needs one.
-  BulkFetch(ServiceState& state, FetchCall call, Time deadline, bool lend);
+  BulkFetch(ServiceState& state, const CallOrigin& origin, FetchCall call, Time deadline, bool lend);
   // A fetch that did not End was cut short by its peer.
   ~BulkFetch();
   BulkFetch(const BulkFetch&) = delete;

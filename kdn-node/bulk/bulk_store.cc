@@ -15,8 +15,8 @@ constexpr size_t kRefusedRoom = size_t{256} << 10;
 
 }  // namespace
 
-BulkStore::BulkStore(ServiceState& state, uint32_t chunks)
-    : state_(state), record_(state, Method::kStore), chunks_(chunks) {}
+BulkStore::BulkStore(ServiceState& state, const CallOrigin& origin, uint32_t chunks)
+    : state_(state), record_(state, Method::kStore, origin), chunks_(chunks) {}
 
 BulkStore::~BulkStore() {
   if (!ended_) End(Cancelled("the peer left"));
@@ -42,6 +42,7 @@ absl::Status BulkStore::BeginChunk(ByteSpan begin, uint64_t data_bytes) {
   slab_ = 0;
   slab_left_ = 0;
   if (!upload.ok()) return absl::OkStatus();
+  if (!space_.has_value()) space_ = upload->assembler.manifest()->space;
   slab_left_ = upload->assembler.manifest()->slabs.empty() ? 0 : upload->assembler.manifest()->slabs[0].encoded_size;
   upload_.emplace(*std::move(upload));
   return absl::OkStatus();
@@ -58,6 +59,7 @@ MutableByteSpan BulkStore::Room() {
 
 void BulkStore::Received(uint64_t bytes) {
   state_.metrics.Received(bytes);
+  received_bytes_ += bytes;
   awaited_ -= bytes;
   if (!upload_.has_value()) return;
   upload_->assembler.Received(slab_, bytes);
@@ -74,6 +76,11 @@ v1::StoreResponse BulkStore::End(const absl::Status& status) {
   ended_ = true;
   v1::StoreResponse response;
   for (const absl::Status& chunk : statuses_) *response.add_chunks() = ToWire(chunk);
+  if (RequestRecord* const request = record_.request(); request != nullptr) {
+    request->About(space_, chunks_);
+    request->Received(received_bytes_);
+    for (const absl::Status& chunk : statuses_) request->Done(chunk);
+  }
   record_.End(status);
   return response;
 }

@@ -26,7 +26,7 @@ namespace kdn {
 class BulkStore {
  public:
   // For `chunks` chunks.
-  BulkStore(ServiceState& state, uint32_t chunks);
+  BulkStore(ServiceState& state, const CallOrigin& origin, uint32_t chunks);
   // A store that did not End was cut short by its peer.
   ~BulkStore();
   BulkStore(const BulkStore&) = delete;
@@ -63,6 +63,8 @@ class BulkStore {
   uint64_t slab_left_ = 0;
   Buffer refused_;  // takes the bytes of refused chunks
   bool ended_ = false;
+  std::optional<SpaceId> space_;  // of the first chunk
+  uint64_t received_bytes_ = 0;
 };
 
 }  // namespace kdn

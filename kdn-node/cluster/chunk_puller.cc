@@ -10,6 +10,7 @@
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 #include "storage/chunk_assembler.h"
 
 namespace kdn {
@@ -71,8 +72,8 @@ class PullSink final : public SlabSink {
 
   bool Distrust(size_t chunk, const std::string& why) {
     metrics_.VerifyFailed();
-    spdlog::warn("cluster: chunk {} from another node is not what it should be, and is not stored: {}",
-                 asked_[chunk].key.ToShortHex(), why);
+    spdlog::warn("cluster: chunk {} from another node is not what it should be, and is not stored (request {}): {}",
+                 asked_[chunk].key.ToShortHex(), CurrentTrace().RequestId(), why);
     return false;
   }
 
@@ -112,6 +113,18 @@ uint64_t BytesOf(std::span<const PeerChunk> chunks) {
   uint64_t bytes = 0;
   for (const PeerChunk& chunk : chunks) bytes += chunk.encoded_bytes;
   return bytes;
+}
+
+std::string_view LoggedReason(MoveReason reason) {
+  switch (reason) {
+    case MoveReason::kFill:
+      return "fill";
+    case MoveReason::kRepair:
+      return "repair";
+    case MoveReason::kHot:
+      return "hot";
+  }
+  return "unknown";
 }
 
 }  // namespace
@@ -173,11 +186,34 @@ ChunkPuller::Result ChunkPuller::PullBatch(Peer& from, std::span<const PeerChunk
     keys.push_back(chunk.key);
   }
   if (!limit_.Take(bytes)) return {.status = Cancelled("the node is stopping")};
+  const ScopedTrace trace(NewTrace());
+  const absl::Time started = Clock::Real().Now();
   PullSink sink(store_, metrics_, batch, reason);
   const FetchQuery query = {
       .space = batch.front().space, .keys = keys, .least = Fidelity::kApproximate, .cancel = &pauses_.cancellation()};
-  const absl::Status fetched = from.transport().Fetch(query, Clock::Real().Now() + options_.timeout, sink);
-  return {.status = fetched, .kept = sink.kept()};
+  const absl::Status fetched = from.transport().Fetch(query, started + options_.timeout, sink);
+  const Result result = {.status = fetched, .kept = sink.kept()};
+  if (options_.request_log != nullptr) Log(from, batch, reason, result, started);
+  return result;
+}
+
+void ChunkPuller::Log(const Peer& from, std::span<const PeerChunk> batch, MoveReason reason, const Result& result,
+                      absl::Time started) const {
+  const std::string peer = from.address();
+  const LoggedRequest request = {.call = "pull",
+                                 .span = {.trace = CurrentTrace()},
+                                 .peer = peer,
+                                 .protocol = "client",
+                                 .status = result.status,
+                                 .error = MessageOf(result.status),
+                                 .failed = !result.status.ok() && !absl::IsCancelled(result.status),
+                                 .took = Clock::Real().Now() - started};
+  options_.request_log->Write(request, [&](LogFields& fields) {
+    fields.Add("reason", LoggedReason(reason))
+        .Add("space", batch.front().space.ToShortHex())
+        .Add("chunks", batch.size())
+        .Add("done", result.kept);
+  });
 }
 
 }  // namespace kdn

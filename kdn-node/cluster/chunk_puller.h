@@ -4,6 +4,8 @@
 //   ChunkPuller puller(*store, metrics, limit, pauses);
 //   ChunkPuller::Result result = puller.Pull(*peer, missing, MoveReason::kFill);
 //
+// Each batch is a request of its own, whose id this node's log and the other's have.
+//
 // A chunk that fails its checksum, or is another than was asked for, is counted and not stored. A move or repair takes
 // nobody's room (TieredStore::Adopt); a hot chunk is stored as a client's would be.
 //
@@ -12,6 +14,7 @@
 #define KDN_KDN_NODE_CLUSTER_CHUNK_PULLER_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/status.h"
@@ -19,6 +22,7 @@
 #include "kdn-node/cluster/cluster_metrics.h"
 #include "kdn-node/cluster/pauses.h"
 #include "kdn-node/cluster/peer.h"
+#include "storage/base/request_log.h"
 #include "storage/disk/io_pool.h"
 #include "storage/tiered_store.h"
 
@@ -29,7 +33,8 @@ struct PullOptions {
   // Of a batch: one more chunk may exceed the bytes.
   uint64_t batch_bytes = uint64_t{8} << 20;
   size_t batch_chunks = 64;
-  absl::Duration timeout = absl::Seconds(30);  // of a batch
+  absl::Duration timeout = absl::Seconds(30);               // of a batch
+  std::shared_ptr<const RequestLog> request_log = nullptr;  // told of each batch; null: nobody wants to know
 };
 
 class ChunkPuller {
@@ -52,6 +57,8 @@ class ChunkPuller {
 
  private:
   Result PullBatch(Peer& from, std::span<const PeerChunk> batch, MoveReason reason);
+  void Log(const Peer& from, std::span<const PeerChunk> batch, MoveReason reason, const Result& result,
+           absl::Time started) const;
 
   TieredStore& store_;
   ClusterMetrics& metrics_;

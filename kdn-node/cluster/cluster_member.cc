@@ -44,7 +44,7 @@ class Membership {
              TopologySource& topology, const PeerDirectory::Connect& connect, LoadMeter::Sources load)
       : limit_(options.move_bytes_per_second, pauses_),
         peers_(connect),
-        puller_(store, metrics, limit_, pauses_),
+        puller_(store, metrics, limit_, pauses_, {.request_log = options.request_log}),
         sync_(indexes, puller_, pauses_),
         watch_(identity, topology, metrics),
         load_(std::move(load)),

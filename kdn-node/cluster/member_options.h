@@ -5,11 +5,13 @@
 #define KDN_KDN_NODE_CLUSTER_MEMBER_OPTIONS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "storage/base/request_log.h"
 #include "storage/tiered_store.h"
 
 namespace kdn {
@@ -27,6 +29,8 @@ struct MemberOptions {
   absl::Duration leave_grace = absl::Milliseconds(300);      // from leaving to the refusal of calls
   absl::Duration release_after = absl::Seconds(30);          // from losing a partition to dropping its chunks
   absl::Duration anti_entropy_interval = absl::Seconds(60);  // 0: never
+  std::shared_ptr<const RequestLog> request_log =
+      nullptr;  // told of fetches from other nodes; null: nobody wants to know
 };
 
 // This machine's name up to the first character that an id may not have; empty when nothing is left.

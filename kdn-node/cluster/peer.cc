@@ -10,6 +10,7 @@
 #include "kdn-client/node_channel.h"
 #include "kdn-client/raw_call.h"
 #include "kdn/v1/peer.grpc.pb.h"
+#include "proto/wire/trace_metadata.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
 
@@ -45,7 +46,7 @@ class RemotePeer final : public Peer {
       : address_(address),
         channel_(address),
         stub_(v1::PeerService::NewStub(channel_.grpc())),
-        transport_(MakeRemoteTransport(address)) {}
+        transport_(MakeRemoteTransport(address, {.asker = Asker::kNode})) {}
 
   absl::StatusOr<std::vector<PartitionDigest>> Digests(uint32_t bits, std::span<const Partition> partitions,
                                                        Cancellation* cancel) override {
@@ -98,6 +99,7 @@ class RemotePeer final : public Peer {
     return enough ? absl::OkStatus() : Named(broken.ok() ? ended : broken);
   }
 
+  std::string address() const override { return address_; }
   Transport& transport() override { return *transport_; }
 
  private:
@@ -105,6 +107,7 @@ class RemotePeer final : public Peer {
     const absl::Time deadline = Clock::Real().Now() + timeout;
     channel_.Prepare(deadline);
     context.set_deadline(absl::ToChronoTime(deadline));
+    wire::SendTrace(context);
   }
 
   absl::Status Named(const absl::Status& status) const { return Annotate(status, "node " + address_); }

@@ -52,6 +52,9 @@ class Peer {
   virtual absl::Status ListChunks(uint32_t bits, std::span<const Partition> partitions, Cancellation* cancel,
                                   absl::FunctionRef<bool(const PeerChunk&)> visit) = 0;
 
+  // HOST:PORT, for logs.
+  virtual std::string address() const { return "unknown"; }
+
   // By which its chunks are fetched.
   virtual Transport& transport() = 0;
 };

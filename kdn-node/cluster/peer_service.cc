@@ -42,8 +42,9 @@ absl::StatusOr<Partitions> ParsePartitions(const v1::PartitionSet& set) {
 
 class ListStream final : public StepStream<v1::ListChunksPage> {
  public:
-  ListStream(ServiceState& state, PartitionIndexCache& indexes, Seats& seats, Partitions partitions)
-      : StepStream(state, seats, Method::kListChunks), indexes_(indexes), partitions_(std::move(partitions)) {
+  ListStream(ServiceState& state, const CallOrigin& origin, PartitionIndexCache& indexes, Seats& seats,
+             Partitions partitions)
+      : StepStream(state, seats, Method::kListChunks, origin), indexes_(indexes), partitions_(std::move(partitions)) {
     std::ranges::sort(partitions_.list);
     std::vector<Partition>& list = partitions_.list;
     list.erase(std::unique(list.begin(), list.end()), list.end());
@@ -97,7 +98,7 @@ class PeerServiceImpl final : public v1::PeerService::CallbackService {
   grpc::ServerUnaryReactor* Digests(grpc::CallbackServerContext* context, const v1::DigestsRequest* request,
                                     v1::DigestsResponse* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const CallRecord record(state_, Method::kDigests);
+    const CallRecord record(state_, Method::kDigests, {.context = context});
     absl::Status refused = state_.Admit();
     if (refused.ok() && !digests_.Take()) refused = digests_.NoneLeft("requests for digests");
     if (!refused.ok()) {
@@ -105,6 +106,7 @@ class PeerServiceImpl final : public v1::PeerService::CallbackService {
       return reactor;
     }
     state_.pool.Submit([=, this] {
+      record.Begun();
       const absl::Status status = AnswerDigests(*request, *response);
       digests_.GiveBack();
       reactor->Finish(record.End(status));
@@ -112,14 +114,16 @@ class PeerServiceImpl final : public v1::PeerService::CallbackService {
     return reactor;
   }
 
-  grpc::ServerWriteReactor<v1::ListChunksPage>* ListChunks(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<v1::ListChunksPage>* ListChunks(grpc::CallbackServerContext* context,
                                                            const v1::ListChunksRequest* request) override {
+    const CallOrigin origin = {.context = context};
     using Refused = RefusedCall<grpc::ServerWriteReactor<v1::ListChunksPage>>;
-    if (absl::Status refused = state_.Admit(); !refused.ok()) return new Refused(state_, Method::kListChunks, refused);
+    if (absl::Status refused = state_.Admit(); !refused.ok())
+      return new Refused(state_, Method::kListChunks, origin, refused);
     absl::StatusOr<Partitions> partitions = ParsePartitions(request->partitions());
-    if (!partitions.ok()) return new Refused(state_, Method::kListChunks, partitions.status());
-    if (!listings_.Take()) return new Refused(state_, Method::kListChunks, listings_.NoneLeft("listings"));
-    auto* reactor = new ListStream(state_, indexes_, listings_, *std::move(partitions));
+    if (!partitions.ok()) return new Refused(state_, Method::kListChunks, origin, partitions.status());
+    if (!listings_.Take()) return new Refused(state_, Method::kListChunks, origin, listings_.NoneLeft("listings"));
+    auto* reactor = new ListStream(state_, origin, indexes_, listings_, *std::move(partitions));
     reactor->Start();
     return reactor;
   }

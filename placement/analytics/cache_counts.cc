@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "storage/analytics/snapshot_wire.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -41,6 +42,7 @@ CacheCounts& CacheCounts::operator+=(const CacheCounts& other) {
   refused_stores += other.refused_stores;
   evicted_wanted += other.evicted_wanted;
   prefill_seconds_saved += other.prefill_seconds_saved;
+  blend += other.blend;
   return *this;
 }
 
@@ -53,6 +55,7 @@ CacheCounts CacheCounts::operator*(double factor) const {
   product.refused_stores = refused_stores * factor;
   product.evicted_wanted = evicted_wanted * factor;
   product.prefill_seconds_saved = prefill_seconds_saved * factor;
+  product.blend = blend * factor;
   return product;
 }
 
@@ -94,7 +97,8 @@ CacheCounts CountsOf(const SpaceAnalytics& space) {
           .stored = space.stored,
           .refused_stores = static_cast<double>(space.refused_stores),
           .evicted_wanted = static_cast<double>(space.evicted_wanted),
-          .prefill_seconds_saved = space.prefill_seconds_saved};
+          .prefill_seconds_saved = space.PrefillSecondsSaved(),
+          .blend = space.blend};
 }
 
 CountsBySpace CountsOf(const AnalyticsSnapshot& snapshot) {
@@ -118,6 +122,7 @@ void ToWire(const CacheCounts& counts, v1::CacheCounts& out) {
   out.set_refused_stores(counts.refused_stores);
   out.set_evicted_wanted(counts.evicted_wanted);
   out.set_prefill_seconds_saved(counts.prefill_seconds_saved);
+  if (!counts.blend.IsZero()) ToWire(counts.blend, *out.mutable_blend());
 }
 
 absl::StatusOr<CacheCounts> FromWire(const v1::CacheCounts& message) {
@@ -127,6 +132,7 @@ absl::StatusOr<CacheCounts> FromWire(const v1::CacheCounts& message) {
                         .refused_stores = message.refused_stores(),
                         .evicted_wanted = message.evicted_wanted(),
                         .prefill_seconds_saved = message.prefill_seconds_saved()};
+  KDN_ASSIGN_OR_RETURN(counts.blend, FromWire(message.blend()));
   for (const v1::CauseOfMisses& missed : message.missed()) {
     const bool known = missed.cause() >= 0 && static_cast<size_t>(missed.cause()) < kMissCauseCount;
     counts.missed[known ? static_cast<size_t>(missed.cause()) : static_cast<size_t>(MissCause::kOther)] +=

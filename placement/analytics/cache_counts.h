@@ -27,6 +27,7 @@ struct CacheCounts {
   double refused_stores = 0;
   double evicted_wanted = 0;
   double prefill_seconds_saved = 0;
+  BlendCounts blend = {};
 
   CacheCounts& operator+=(const CacheCounts& other);
   CacheCounts& operator-=(const CacheCounts& other);

@@ -1,5 +1,7 @@
 #include "placement/analytics/cluster_metrics.h"
 
+#include <fmt/core.h>
+
 #include <string>
 #include <utility>
 
@@ -21,6 +23,12 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
   MetricSamples hit_tokens("kdn_cluster_cache_hit_tokens_total",
                            "Tokens asked for and held, by the time of the lookup");
   MetricSamples hit_bytes("kdn_cluster_cache_hit_bytes_total", "Encoded bytes asked for and held");
+  std::vector<MetricSamples> blend;
+  for (const BlendField& field : kBlendFields) {
+    blend.emplace_back(fmt::format("kdn_cluster_cache_blend_{}_total", field.name), std::string(field.help));
+  }
+  MetricSamples refused("kdn_cluster_cache_blend_refused_total",
+                        "Prompts of several segments that were not blended, by reason");
   for (const auto& [space, counts] : totals.counts) {
     const std::string name = space.IsZero() ? "other" : space.ToShortHex();
     Demand found;
@@ -30,6 +38,14 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
     asked_bytes.Add(counts.asked.bytes, {{"space", name}});
     hit_tokens.Add(found.tokens, {{"space", name}});
     hit_bytes.Add(found.bytes, {{"space", name}});
+    if (counts.blend.IsZero()) continue;
+    for (size_t i = 0; i < kBlendFields.size(); ++i) {
+      blend[i].Add(counts.blend.*kBlendFields[i].value, {{"space", name}});
+    }
+    for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+      const std::string reason(BlendRefusalName(static_cast<BlendRefusal>(i)));
+      refused.Add(counts.blend.refused[i], {{"space", name}, {"reason", reason}});
+    }
   }
 
   const CacheCounts all = SumOf(totals.counts);
@@ -54,6 +70,15 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
     held.Add(static_cast<double>(report->total.tiers[i].held_bytes), {{"tier", tier}});
     budget.Add(static_cast<double>(report->total.tiers[i].budget_bytes), {{"tier", tier}});
   }
+  MetricSamples info("kdn_cluster_cache_space_info", "What engines call the space", MetricType::Gauge);
+  if (report != nullptr) {
+    for (const SpaceAnalytics& space : report->total.spaces) {
+      if (space.description.empty() || !totals.counts.contains(space.space)) continue;
+      info.Add(1, {{"space", space.space.ToShortHex()},
+                   {"model", space.description.model},
+                   {"tenant", space.description.tenant}});
+    }
+  }
   MetricSamples stored("kdn_cluster_cache_stored_bytes_total", "Encoded bytes that were stored, replicas included");
   stored.Add(all.stored.bytes);
   MetricSamples wanted("kdn_cluster_cache_evicted_wanted_total", "Chunks missed because they had been evicted");
@@ -77,11 +102,14 @@ std::vector<MetricFamily> ClusterMetrics::Collect() const {
   failed.Add(static_cast<double>(totals.failed_records));
 
   std::vector<MetricFamily> families;
-  for (MetricSamples* family : {&requests, &asked_tokens, &asked_bytes, &hit_tokens, &hit_bytes, &missed_tokens,
-                                &missed_bytes, &delivered_tokens, &delivered_bytes, &held, &budget, &stored, &wanted,
-                                &saved, &nodes, &took, &unanswered, &failed}) {
+  for (MetricSamples* family : {&requests,        &asked_tokens,  &asked_bytes,  &hit_tokens,
+                                &hit_bytes,       &missed_tokens, &missed_bytes, &delivered_tokens,
+                                &delivered_bytes, &held,          &budget,       &stored,
+                                &wanted,          &saved,         &nodes,        &took,
+                                &unanswered,      &failed,        &info,         &refused}) {
     families.push_back(std::move(*family).Take());
   }
+  for (MetricSamples& family : blend) families.push_back(std::move(family).Take());
   return families;
 }
 

@@ -7,7 +7,9 @@
 // kdn_cluster_cache_stored_bytes_total, kdn_cluster_cache_evicted_wanted_total,
 // kdn_cluster_cache_prefill_saved_seconds_total, kdn_cluster_cache_held_bytes{tier},
 // kdn_cluster_cache_budget_bytes{tier}, kdn_cluster_cache_nodes{answer}, kdn_cluster_cache_collect_seconds,
-// kdn_cluster_cache_unanswered_total, kdn_cluster_cache_history_failures_total.
+// kdn_cluster_cache_unanswered_total, kdn_cluster_cache_history_failures_total; from what engines report,
+// kdn_cluster_cache_space_info{space,model,tenant}, kdn_cluster_cache_blend_*_total{space} and
+// kdn_cluster_cache_blend_refused_total{space,reason}.
 //
 // Counters go up from the start of the daemon. Several daemons each tell of the whole cluster: sum none of them.
 //

@@ -34,6 +34,12 @@ void RaiseTo(const CacheCounts& counted, CacheCounts& told) {
   told.refused_stores = std::max(told.refused_stores, counted.refused_stores);
   told.evicted_wanted = std::max(told.evicted_wanted, counted.evicted_wanted);
   told.prefill_seconds_saved = std::max(told.prefill_seconds_saved, counted.prefill_seconds_saved);
+  for (const BlendField& field : kBlendFields) {
+    told.blend.*field.value = std::max(told.blend.*field.value, counted.blend.*field.value);
+  }
+  for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+    told.blend.refused[i] = std::max(told.blend.refused[i], counted.blend.refused[i]);
+  }
 }
 
 }  // namespace
@@ -139,11 +145,25 @@ void Collector::AddCurves(const Answers& answers) {
   }
 }
 
+void Collector::RememberNames(AnalyticsSnapshot& total) {
+  constexpr size_t kMostNames = 1024;
+  for (SpaceAnalytics& space : total.spaces) {
+    if (space.space.IsZero()) continue;
+    if (const auto known = names_.find(space.space); space.description.empty()) {
+      if (known != names_.end()) space.description = known->second;
+    } else if (known != names_.end() || names_.size() < kMostNames) {
+      names_[space.space] = space.description;
+    }
+  }
+}
+
 void Collector::Record(const Answers& answers, const ClusterReport& report) {
   std::vector<NodeReading> readings;
   for (const auto& [id, snapshot] : answers) {
     if (!snapshot.ok()) continue;
-    readings.push_back({.node = id, .since = snapshot->since, .taken = snapshot->taken, .counts = CountsOf(*snapshot)});
+    AnalyticsSnapshot priced = *snapshot;
+    priced.LearnSpeeds(report.total);
+    readings.push_back({.node = id, .since = snapshot->since, .taken = snapshot->taken, .counts = CountsOf(priced)});
   }
   CacheGauges gauges = {.nodes = static_cast<uint32_t>(report.nodes.size()),
                         .nodes_answered = static_cast<uint32_t>(report.answered())};
@@ -219,6 +239,7 @@ void Collector::Round() {
     const auto curve = std::ranges::find(curves_.spaces, space.space, &SpaceAnalytics::space);
     if (curve != curves_.spaces.end()) space.curve = curve->curve;
   }
+  RememberNames(report->total);
   report->curve_nodes = curve_nodes_;
   std::ranges::stable_sort(events_, {}, &ClusterEvent::time);
   while (events_.size() > options_.most_events) events_.pop_front();

@@ -107,6 +107,8 @@ class Collector {
   void TakeEvents(const std::string& node, Known& known, const AnalyticsSnapshot& snapshot);
   void NoteStates(const Topology& topology, absl::Time now);
   void AddCurves(const Answers& answers);
+  // A node that started anew has yet to be told what spaces are called.
+  void RememberNames(AnalyticsSnapshot& total);
   void Record(const Answers& answers, const ClusterReport& report);
 
   const Options options_;
@@ -121,6 +123,7 @@ class Collector {
   std::deque<ClusterEvent> events_;
   AnalyticsSnapshot curves_;  // of the last round with curves: those alone
   uint32_t curve_nodes_ = 0;
+  std::map<SpaceId, SpaceDescription> names_;
   bool history_fails_ = false;
 
   mutable Mutex mu_;

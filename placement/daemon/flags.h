@@ -15,6 +15,8 @@
 #include "placement/daemon/placement_server.h"
 #include "placement/registry/registry.h"
 #include "storage/base/command_line.h"
+#include "storage/base/daemon_process.h"
+#include "storage/base/request_log.h"
 
 namespace kdn {
 
@@ -23,7 +25,8 @@ struct PlacementFlags {
   std::variant<EmbeddedRegistryOptions, EtcdOptions> registry;
   absl::Duration stop_grace = absl::Seconds(10);
   std::string port_file;
-  std::string log_level = "info";
+  LogOptions log;
+  RequestFilter log_requests;
 };
 
 struct PlacementFlagsResult {

@@ -4,11 +4,13 @@
 
 #include <cstdio>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "placement/daemon/flags.h"
 #include "placement/daemon/placement_server.h"
 #include "storage/base/daemon_process.h"
+#include "storage/base/request_log.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -23,9 +25,14 @@ absl::StatusOr<std::unique_ptr<Registry>> OpenRegistry(const PlacementFlags& fla
   return ConnectEtcd(std::get<EtcdOptions>(flags.registry));
 }
 
-absl::Status Serve(const PlacementFlags& flags) {
+absl::Status Serve(PlacementFlags flags, const Logging& logging) {
   RaiseFileLimit("--max-watchers", flags.server.placement.max_watchers);
   StopSignals stop;
+  flags.server.log_dropped = logging.dropped();
+  if (!flags.log_requests.off()) {
+    flags.server.placement.request_log = std::make_shared<const RequestLog>(
+        flags.log_requests, flags.log.format, flags.server.listen.ToString(), logging.fields());
+  }
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<Registry> registry, OpenRegistry(flags));
   KDN_ASSIGN_OR_RETURN(const std::unique_ptr<PlacementServer> server, PlacementServer::Start(*registry, flags.server));
   const std::optional<Endpoint>& metrics = server->metrics_endpoint();
@@ -55,15 +62,19 @@ absl::Status Serve(const PlacementFlags& flags) {
 }  // namespace kdn
 
 int main(int argc, char** argv) {
-  const kdn::PlacementFlagsResult parsed = kdn::ParsePlacementFlags(argc, argv);
+  kdn::PlacementFlagsResult parsed = kdn::ParsePlacementFlags(argc, argv);
   if (!parsed.flags.has_value()) {
     fmt::print(parsed.exit.exit_code == 0 ? stdout : stderr, "{}", parsed.exit.text);
     return parsed.exit.exit_code;
   }
-  kdn::StartLogging("kdn-placement", parsed.flags->log_level);
-  if (const absl::Status status = kdn::Serve(*parsed.flags); !status.ok()) {
-    fmt::print(stderr, "kdn-placement: {}\n", kdn::MessageOf(status));
-    return kdn::kCannotStart;
+  const kdn::LogOptions log = parsed.flags->log;
+  absl::Status status;
+  {
+    const kdn::Logging logging("kdn-placement", log);
+    status = kdn::Serve(*std::move(parsed.flags), logging);
+    if (!status.ok() && log.format == kdn::LogFormat::kJson) spdlog::critical("{}", kdn::MessageOf(status));
   }
-  return 0;
+  if (status.ok()) return 0;
+  if (log.format == kdn::LogFormat::kText) fmt::print(stderr, "kdn-placement: {}\n", kdn::MessageOf(status));
+  return kdn::kCannotStart;
 }

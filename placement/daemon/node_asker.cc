@@ -9,6 +9,8 @@
 #include <set>
 #include <utility>
 
+#include "storage/base/trace_context.h"
+
 namespace kdn {
 namespace {
 
@@ -69,9 +71,11 @@ class NodeAsker::Call final : public std::enable_shared_from_this<Call> {
       question->slot = slot;
       question->chunks = chunks;
       question->request.set_space_id(space_);
+      question->request.set_origin(v1::CALL_ORIGIN_NODE);  // the engine that is routed asks itself later
       std::string& bytes = *question->request.mutable_keys();
       bytes.reserve(chunks.size() * kDigestSize);
       for (const uint32_t chunk : chunks) bytes.append(keys_[chunk].bytes.begin(), keys_[chunk].bytes.end());
+      question->context.AddMetadata(kTraceparentKey, FormatTraceparent(trace_));
       question->context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout));
       const Stub stub = asker_.StubFor(topology_->NodeAt(slot)->address);
       stub->async()->Lookup(&question->context, &question->request, &question->response,
@@ -127,7 +131,8 @@ class NodeAsker::Call final : public std::enable_shared_from_this<Call> {
   const absl::Duration timeout_;
   const std::chrono::steady_clock::time_point started_;
   const Done done_;
-  bool others_ = false;  // a second round may be needed; touched between rounds only
+  const TraceContext trace_ = CurrentOrNewTrace();  // the second round begins on another thread
+  bool others_ = false;                             // a second round may be needed; touched between rounds only
   std::atomic<size_t> left_{0};
   Mutex mu_;
   std::vector<Holding> held_ ABSL_GUARDED_BY(mu_);

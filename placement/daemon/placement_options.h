@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "storage/base/request_log.h"
 
 namespace kdn {
 
@@ -25,6 +27,8 @@ struct PlacementOptions {
   absl::Duration load_interval = absl::Seconds(5);          // between two records of one node's load
   absl::Duration epoch_interval = absl::Milliseconds(100);  // between two epochs made by one daemon, at least
   size_t max_watchers = 20'000;
+  std::shared_ptr<const RequestLog> request_log =
+      nullptr;  // told of every call but watches; null: nobody wants to know
 };
 
 }  // namespace kdn

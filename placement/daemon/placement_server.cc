@@ -259,6 +259,10 @@ class PlacementServerImpl final : public PlacementServer {
                  [this] { return static_cast<double>(registry_.counts().commits); });
     m.AddCounter("kdn_placement_registry_aborts_total", "Commits that another daemon was faster with",
                  [this] { return static_cast<double>(registry_.counts().aborted); });
+    if (options_.log_dropped != nullptr) {
+      m.AddCounter("kdn_placement_log_dropped_total", "Lines of the log that standard error did not take in time",
+                   [this] { return static_cast<double>(options_.log_dropped()); });
+    }
     m.AddCounter("kdn_placement_registry_failures_total", "Calls that the registry did not answer",
                  [this] { return static_cast<double>(registry_.counts().failed); });
   }

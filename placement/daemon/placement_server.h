@@ -13,6 +13,8 @@
 #ifndef KDN_PLACEMENT_DAEMON_PLACEMENT_SERVER_H_
 #define KDN_PLACEMENT_DAEMON_PLACEMENT_SERVER_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,6 +36,7 @@ struct PlacementServerOptions {
   absl::Duration analytics_interval = absl::Seconds(5);  // how often nodes are asked what they counted
   std::string history_path = {};                         // of what they counted over time; empty: in memory
   PlacementOptions placement = {};
+  std::function<uint64_t()> log_dropped = {};            // lines of the log, for whoever scrapes
   absl::Duration registry_patience = absl::Seconds(15);  // at the start
 };
 

@@ -11,7 +11,10 @@
 #include "placement/daemon/watch_reactor.h"
 #include "placement/topology/topology_wire.h"
 #include "placement/topology/validate.h"
+#include "proto/wire/trace_metadata.h"
+#include "storage/base/request_log.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn {
 namespace {
@@ -40,23 +43,63 @@ absl::Status NoSuchMessage() { return InvalidArgument("the request is not the me
 // A call until it ends, once.
 class PlacementService::UnaryCall {
  public:
-  UnaryCall(grpc::ServerUnaryReactor* reactor, PlacementMethod method, const PlacementParts& parts)
-      : reactor_(reactor), method_(method), parts_(parts), started_(parts.clock.Now()) {}
+  // `log` is null where nobody wants to know.
+  UnaryCall(grpc::CallbackServerContext* context, PlacementMethod method, const PlacementParts& parts,
+            const RequestLog* log)
+      : reactor_(context->DefaultReactor()),
+        method_(method),
+        parts_(parts),
+        log_(log),
+        span_(SpanOf(wire::TraceparentOf(*context))),
+        peer_(log == nullptr ? std::string() : context->peer()),
+        started_(parts.clock.Now()) {}
+
+  const TraceContext& trace() const { return span_.trace; }
+  grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+  // For the log.
+  void About(size_t keys, bool asks_nodes) {
+    keys_ = keys;
+    asks_nodes_ = asks_nodes;
+  }
 
   void End(const absl::Status& status) {
-    parts_.metrics.CallEnded(method_, static_cast<int>(status.code()), absl::FromChrono(parts_.clock.Now() - started_));
+    const absl::Duration took = absl::FromChrono(parts_.clock.Now() - started_);
+    parts_.metrics.CallEnded(method_, static_cast<int>(status.code()), took);
+    if (log_ != nullptr) Log(status, took);
     reactor_->Finish(ToGrpcStatus(status));
   }
 
  private:
+  void Log(const absl::Status& status, absl::Duration took) const {
+    const std::string call = LoggedCallName(PlacementMethodName(method_));
+    const LoggedRequest request = {.call = call,
+                                   .span = span_,
+                                   .peer = peer_,
+                                   .protocol = "grpc",
+                                   .status = status,
+                                   .error = MessageOf(status),
+                                   .failed = !status.ok() && !absl::IsNotFound(status) && !absl::IsCancelled(status),
+                                   .took = took};
+    log_->Write(request, [this](LogFields& fields) {
+      if (method_ != PlacementMethod::kRoute) return;
+      fields.Add("chunks", keys_).Add("asked_nodes", uint64_t{asks_nodes_});
+    });
+  }
+
   grpc::ServerUnaryReactor* const reactor_;
   const PlacementMethod method_;
   const PlacementParts& parts_;
+  const RequestLog* const log_;
+  const RequestSpan span_;
+  const std::string peer_;
   const SteadyClock::Point started_;
+  size_t keys_ = 0;
+  bool asks_nodes_ = false;
 };
 
 PlacementService::PlacementService(const PlacementParts& parts, const PlacementOptions& options)
     : parts_(parts),
+      request_log_(options.request_log),
       sessions_(parts.registry, parts.view, options.node_ttl),
       asker_(parts.costs),
       pool_(kWorkers, kMaxWaiting) {}
@@ -68,8 +111,8 @@ absl::Status PlacementService::Admit(bool needs_registry) const {
 
 grpc::ServerUnaryReactor* PlacementService::Run(grpc::CallbackServerContext* context, PlacementMethod method,
                                                 bool needs_registry, std::function<void(const CallPtr&)> work) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto call = std::make_shared<UnaryCall>(reactor, method, parts_);
+  const auto call = std::make_shared<UnaryCall>(context, method, parts_, request_log_.get());
+  grpc::ServerUnaryReactor* const reactor = call->reactor();
   // While the registry is away one call now and then finds out whether it is back.
   const bool ask_registry = needs_registry && !parts_.registry.TakeTrial();
   absl::Status admitted = Admit(ask_registry);
@@ -79,6 +122,7 @@ grpc::ServerUnaryReactor* PlacementService::Run(grpc::CallbackServerContext* con
       // away does not wait for it once more.
       if (context->IsCancelled()) return call->End(Cancelled("the caller left before its turn"));
       if (absl::Status still = Admit(ask_registry); !still.ok()) return call->End(still);
+      const ScopedTrace trace(call->trace());
       work(call);
     });
     if (taken) return reactor;
@@ -223,8 +267,7 @@ grpc::ServerUnaryReactor* PlacementService::SetWeight(grpc::CallbackServerContex
 
 grpc::ServerUnaryReactor* PlacementService::GetTopology(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  UnaryCall call(reactor, PlacementMethod::kGetTopology, parts_);
+  UnaryCall call(context, PlacementMethod::kGetTopology, parts_, request_log_.get());
   v1::GetTopologyRequest wire;
   absl::Status status = Admit(/*needs_registry=*/false);
   if (status.ok() && !Parse(*request, wire)) status = NoSuchMessage();
@@ -235,7 +278,7 @@ grpc::ServerUnaryReactor* PlacementService::GetTopology(grpc::CallbackServerCont
     if (status.ok()) *response = *update;
   }
   call.End(status);
-  return reactor;
+  return call.reactor();
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* PlacementService::WatchTopology(grpc::CallbackServerContext*,
@@ -272,6 +315,7 @@ grpc::ServerUnaryReactor* PlacementService::Route(grpc::CallbackServerContext* c
              [this, request, response](const CallPtr& call) {
                absl::StatusOr<RouteQuestion> question = ParseRoute(*request);
                if (!question.ok()) return call->End(question.status());
+               call->About(question->keys.size(), request->ask_nodes());
                absl::StatusOr<std::shared_ptr<const Router>> router = CurrentRouter();
                if (!router.ok()) return call->End(router.status());
                if (!request->ask_nodes() || question->keys.empty()) {

@@ -92,6 +92,7 @@ class PlacementService final : public PlacementServiceBase {
   absl::Status DoListNodes(v1::ListNodesResponse& response) const;
 
   const PlacementParts parts_;
+  const std::shared_ptr<const RequestLog> request_log_;  // null: nobody wants to know
   Sessions sessions_;
   NodeAsker asker_;
   std::atomic<bool> stopping_{false};

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "kdn/v1/placement.grpc.pb.h"
+#include "proto/wire/trace_metadata.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/status.h"
@@ -163,6 +164,7 @@ class PlacementChannelImpl final : public PlacementChannel {
   template <typename Request, typename Response>
   absl::Status Call(grpc::Status (v1::PlacementService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                     const Request& request, absl::Time deadline, Response& response) {
+    const ScopedTrace trace(CurrentOrNewTrace());  // of all daemons that are asked
     std::string tried;
     for (size_t left = daemons_.size(); left > 0; --left) {
       const absl::Time now = RealNow();
@@ -176,6 +178,7 @@ class PlacementChannelImpl final : public PlacementChannel {
       daemon.Prepare(until);
       grpc::ClientContext context;
       context.set_deadline(absl::ToChronoTime(until));
+      wire::SendTrace(context);
       const absl::Status status = FromGrpc((daemon.stub.get()->*method)(&context, request, &response));
       if (!AsksNext(status)) return Annotate(status, "placement daemon " + daemon.address);
       tried += fmt::format("{}{} ({})", tried.empty() ? "" : ", ", daemon.address, MessageOf(status));

@@ -21,6 +21,19 @@ Json ToJson(const Demand& demand) {
   return {{"chunks", demand.chunks}, {"tokens", demand.tokens}, {"bytes", demand.bytes}};
 }
 
+Json ToJson(const BlendCounts& blend) {
+  Json out = Json::object();
+  for (const BlendField& field : kBlendFields) out[std::string(field.name)] = blend.*field.value;
+  out["reused_ratio"] = blend.ReusedRatio();
+  out["computed_ratio"] = blend.ComputedRatio();
+  Json refused = Json::object();
+  for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+    refused[std::string(BlendRefusalName(static_cast<BlendRefusal>(i)))] = blend.refused[i];
+  }
+  out["refused"] = std::move(refused);
+  return out;
+}
+
 Json ToJson(const CacheCounts& counts) {
   Json missed = Json::object();
   for (size_t i = 0; i < kMissCauseCount; ++i) {
@@ -33,17 +46,19 @@ Json ToJson(const CacheCounts& counts) {
     found[tier] = ToJson(counts.found[i]);
     delivered[tier] = ToJson(counts.delivered[i]);
   }
-  return {{"requests", counts.requests},
-          {"asked", ToJson(counts.asked)},
-          {"hit", ToJson(counts.Hit())},
-          {"hit_ratio", {{"tokens", counts.HitRatio(By::kTokens)}, {"bytes", counts.HitRatio(By::kBytes)}}},
-          {"missed", std::move(missed)},
-          {"found", std::move(found)},
-          {"delivered", std::move(delivered)},
-          {"stored", ToJson(counts.stored)},
-          {"refused_stores", counts.refused_stores},
-          {"evicted_wanted", counts.evicted_wanted},
-          {"prefill_seconds_saved", counts.prefill_seconds_saved}};
+  Json out = {{"requests", counts.requests},
+              {"asked", ToJson(counts.asked)},
+              {"hit", ToJson(counts.Hit())},
+              {"hit_ratio", {{"tokens", counts.HitRatio(By::kTokens)}, {"bytes", counts.HitRatio(By::kBytes)}}},
+              {"missed", std::move(missed)},
+              {"found", std::move(found)},
+              {"delivered", std::move(delivered)},
+              {"stored", ToJson(counts.stored)},
+              {"refused_stores", counts.refused_stores},
+              {"evicted_wanted", counts.evicted_wanted},
+              {"prefill_seconds_saved", counts.prefill_seconds_saved}};
+  if (!counts.blend.IsZero()) out["blend"] = ToJson(counts.blend);
+  return out;
 }
 
 Json ToJson(const CacheGauges& gauges) {
@@ -121,7 +136,12 @@ Json SpacesJson(const ClusterReport& report, std::span<const SpaceId> with_histo
     Json out = ToJson(CountsOf(space));
     out["space"] = SpaceName(space.space);
     out["has_history"] = std::ranges::find(with_history, space.space) != with_history.end();
+    out["model"] = space.description.model;
+    out["weights_revision"] = space.description.weights_revision;
+    out["adapter"] = space.description.adapter;
+    out["tenant"] = space.description.tenant;
     out["prefill_tokens_per_second"] = space.prefill_tokens_per_second;
+    out["prefill_source"] = PrefillSourceName(space.prefill_source);
     if (space.curve.has_value()) out["curve"] = CurveJson(*space.curve, budget.memory);
     spaces.push_back(std::move(out));
   }
@@ -221,6 +241,15 @@ std::string OverviewJson(const ClusterReport& report, const LoadLookup& loads, a
               {"events", EventsJson(report)}};
   if (report.total.since < absl::InfiniteFuture()) out["since_unix_ms"] = absl::ToUnixMillis(report.total.since);
   return Dump(out);
+}
+
+std::string OverviewJson(const ClusterReport& report, const LoadLookup& loads, absl::Duration interval,
+                         std::span<const SpaceId> spaces_with_history, std::string_view model,
+                         std::string_view tenant) {
+  if (model.empty() && tenant.empty()) return OverviewJson(report, loads, interval, spaces_with_history);
+  ClusterReport chosen = report;
+  chosen.total.KeepSpaces(model, tenant);
+  return OverviewJson(chosen, loads, interval, spaces_with_history);
 }
 
 std::string HistoryJson(const HistoryRange& range) {

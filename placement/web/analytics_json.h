@@ -6,6 +6,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/time/time.h"
 #include "placement/analytics/collector.h"
@@ -17,6 +18,11 @@ namespace kdn {
 // Of GET /api/v1/overview. `interval`: how often the nodes are asked.
 std::string OverviewJson(const ClusterReport& report, const LoadLookup& loads, absl::Duration interval,
                          std::span<const SpaceId> spaces_with_history);
+
+// The same of the spaces that are called so; empty: whatever they are called. Nodes, tiers, and the curve of all spaces
+// stay.
+std::string OverviewJson(const ClusterReport& report, const LoadLookup& loads, absl::Duration interval,
+                         std::span<const SpaceId> spaces_with_history, std::string_view model, std::string_view tenant);
 
 // Of GET /api/v1/history.
 std::string HistoryJson(const HistoryRange& range);

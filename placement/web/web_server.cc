@@ -233,7 +233,7 @@ class WebServerImpl final : public WebServer {
                   "http://localhost or give --web-listen an address\n",
               .etag = {}};
     }
-    if (request.path == "/api/v1/overview") return Overview();
+    if (request.path == "/api/v1/overview") return Overview(request);
     if (request.path == "/api/v1/history") return HistoryOf(request);
     if (request.path.starts_with("/api/")) return JsonError(404, "there is no such document; see docs/operations.md");
     const std::string_view name =
@@ -247,11 +247,12 @@ class WebServerImpl final : public WebServer {
     return {.status = 404, .body = "404: there is no such page; the one that there is is at /\n", .etag = {}};
   }
 
-  Answer Overview() const {
+  Answer Overview(const httplib::Request& request) const {
     const ClusterReportPtr report = collector_.Latest();
     if (report == nullptr) return JsonError(503, "the nodes have not been asked yet; try again in a few seconds");
     return {.type = kJsonType,
-            .body = OverviewJson(*report, loads_, options_.interval, collector_.history().Spaces()),
+            .body = OverviewJson(*report, loads_, options_.interval, collector_.history().Spaces(),
+                                 request.get_param_value("model"), request.get_param_value("tenant")),
             .etag = {}};
   }
 

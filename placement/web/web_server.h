@@ -4,7 +4,7 @@
 //   loads); Log("http://" + (*web)->endpoint().ToString());
 //
 //   GET /                  the page
-//   GET /api/v1/overview   what is now; 503 before the nodes were asked
+//   GET /api/v1/overview   ?model=NAME&tenant=NAME; what is now; 503 before the nodes were asked
 //   GET /api/v1/history    ?range=SECONDS&points=N&space=HEX|other; what was
 //
 // Nothing can be changed here, and no other site's script can read it: there is no CORS, and a daemon that listens on

@@ -41,7 +41,7 @@ size_t AnalyticsOptions::MostMemoryBytes() const {
   return sizeof(AnalyticsRecorder) + Shards::MostMemoryBytes(curve_samples) +
          space_curves * Shards::MostMemoryBytes(space_curve_samples) + KeyMemory(gone_keys).MemoryBytes() +
          KeyMemory(recent_keys).MemoryBytes() + (spaces + 1) * kSpaceBytes + (events + 16) * sizeof(Event) +
-         hot_prefixes.tracked * kPrefixBytes;
+         hot_prefixes.tracked * kPrefixBytes + UseBook::MostMemoryBytes(spaces);
 }
 
 void AnalyticsRecorder::AtomicDemand::Add(const Demand& demand) {
@@ -82,12 +82,19 @@ Demand AnalyticsRecorder::Space::Guess() const {
           .bytes = static_cast<double>(chunk_bytes.load(std::memory_order_relaxed))};
 }
 
+double AnalyticsRecorder::Space::DeliveredTokens() const {
+  double tokens = 0;
+  for (const AtomicDemand& tier : delivered) tokens += tier.Get().tokens;
+  return tokens;
+}
+
 AnalyticsRecorder::AnalyticsRecorder(const AnalyticsOptions& options, const SteadyClock& steady, const Clock& clock)
     : options_(options),
       steady_(steady),
       clock_(clock),
       started_(steady.Now()),
       since_(clock.Now()),
+      uses_(options.prefill_tokens_per_second, steady, clock),
       gone_(options.gone_keys),
       recent_(options.recent_keys),
       hot_prefixes_(options.hot_prefixes, steady),
@@ -212,7 +219,25 @@ void AnalyticsRecorder::CountAsked(Space& space, const AskedChunk& chunk, uint64
   }
 }
 
-void AnalyticsRecorder::LookedUp(const SpaceId& id, std::span<const AskedChunk> chunks) {
+void AnalyticsRecorder::PublishRequest(const Space& space, const SpaceId& id, std::span<const AskedChunk> chunks,
+                                       bool fetch, const RequestMark& mark) {
+  auto request = std::make_shared<FedRequest>();
+  request->time = clock_.Now();
+  request->space = id;
+  request->trace = mark.trace;
+  request->fetch = fetch;
+  if (mark.positions.size() == chunks.size()) request->positions.assign(mark.positions.begin(), mark.positions.end());
+  request->chunk_tokens = space.chunk_tokens.load(std::memory_order_relaxed);
+  request->keys.reserve(chunks.size());
+  request->prefix_tokens.reserve(chunks.size());
+  for (const AskedChunk& chunk : chunks) {
+    request->keys.push_back(chunk.key);
+    request->prefix_tokens.push_back(chunk.tokens > 0 ? chunk.first_token + chunk.tokens : 0);
+  }
+  requests_.Publish(std::move(request));
+}
+
+void AnalyticsRecorder::LookedUp(const SpaceId& id, std::span<const AskedChunk> chunks, const RequestMark& mark) {
   if (chunks.empty()) return;
   const uint32_t now = Seconds();
   Space& space = SpaceOf(id);
@@ -227,15 +252,19 @@ void AnalyticsRecorder::LookedUp(const SpaceId& id, std::span<const AskedChunk> 
   space.Add(tally);
   AskCurves(space, sampled, now);
   if (hot_prefixes_.WantsNext()) NoteHotPrefixes(id, chunks);
+  if (requests_.wanted()) PublishRequest(space, id, chunks, /*fetch=*/false, mark);
 }
 
-void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> chunks, bool from_first_layer) {
+void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> chunks, bool from_first_layer,
+                                const RequestMark& mark) {
   if (chunks.empty()) return;
   const uint32_t now = Seconds();
   Space& space = SpaceOf(id);
   Tally tally;
   std::vector<SampledUse> sampled;
   bool anew = false;
+  std::vector<AskedChunk> fed;  // what is asked for anew, for those who listen
+  const bool listened = requests_.wanted();
   for (const AskedChunk& chunk : chunks) {
     const uint64_t hash = SampleHashOf(chunk.key);
     std::optional<KeyMemory::Note> before = recent_.Find(hash, now);
@@ -246,6 +275,7 @@ void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> c
     const bool asked = from_first_layer && (!before.has_value() || (hit && before->value == kMissed));
     if (asked) {
       anew = true;
+      if (listened && !before.has_value()) fed.push_back(chunk);
       CountAsked(space, chunk, hash, now, tally, sampled);
     } else if (!hit && before.has_value() && before->value == kFound) {
       // Found, and then not delivered.
@@ -267,6 +297,7 @@ void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> c
   if (anew) Increment(space.requests);
   space.Add(tally);
   AskCurves(space, sampled, now);
+  if (!fed.empty()) PublishRequest(space, id, fed, /*fetch=*/true, {.trace = mark.trace});
 }
 
 void AnalyticsRecorder::Stored(const Manifest& manifest, const absl::Status& status) {
@@ -338,8 +369,9 @@ void AnalyticsRecorder::NoteHotPrefixes(const SpaceId& space, std::span<const As
   hot_prefixes_.Asked(space, uses);
 }
 
-void AnalyticsRecorder::DeclarePrefillSpeed(const SpaceId& space, double tokens_per_second) {
-  SpaceOf(space).declared_speed.store(std::max(tokens_per_second, 0.0), std::memory_order_relaxed);
+void AnalyticsRecorder::Reported(const UseReport& report) {
+  const Space& space = SpaceOf(report.space);
+  uses_.Add(space.id, report, space.DeliveredTokens());
 }
 
 std::optional<AnalyticsRecorder::Departure> AnalyticsRecorder::DepartureOf(const ChunkKey& key) const {
@@ -348,7 +380,7 @@ std::optional<AnalyticsRecorder::Departure> AnalyticsRecorder::DepartureOf(const
   return Departure{.why = WhyIn(left->value), .tier = TierIn(left->value), .seconds_ago = left->age};
 }
 
-SpaceAnalytics AnalyticsRecorder::SnapshotOf(const Space& space, bool with_curve) const {
+SpaceAnalytics AnalyticsRecorder::SnapshotOf(const Space& space, bool with_curve) {
   SpaceAnalytics out;
   out.space = space.id;
   out.requests = space.requests.load(std::memory_order_relaxed);
@@ -361,19 +393,7 @@ SpaceAnalytics AnalyticsRecorder::SnapshotOf(const Space& space, bool with_curve
   out.stored = space.stored.Get();
   out.refused_stores = space.refused_stores.load(std::memory_order_relaxed);
   out.evicted_wanted = space.evicted_wanted.load(std::memory_order_relaxed);
-  const double declared = space.declared_speed.load(std::memory_order_relaxed);
-  if (declared > 0) {
-    out.prefill_source = PrefillSource::kSpace;
-    out.prefill_tokens_per_second = declared;
-  } else if (options_.prefill_tokens_per_second > 0) {
-    out.prefill_source = PrefillSource::kOperator;
-    out.prefill_tokens_per_second = options_.prefill_tokens_per_second;
-  }
-  if (out.prefill_tokens_per_second > 0) {
-    for (const Demand& delivered : out.delivered) {
-      out.prefill_seconds_saved += delivered.tokens / out.prefill_tokens_per_second;
-    }
-  }
+  uses_.Tell(space.DeliveredTokens(), out);
   if (with_curve && space.curve != nullptr) out.curve = space.curve->Curve(out.asked);
   return out;
 }
@@ -423,8 +443,8 @@ AnalyticsSnapshot AnalyticsRecorder::Snapshot(const SnapshotWish& wish) {
 }
 
 size_t AnalyticsRecorder::MemoryBytes() {
-  size_t bytes =
-      sizeof *this + gone_.MemoryBytes() + recent_.MemoryBytes() + hot_prefixes_.MemoryBytes() + events_.MemoryBytes();
+  size_t bytes = sizeof *this + gone_.MemoryBytes() + recent_.MemoryBytes() + hot_prefixes_.MemoryBytes() +
+                 events_.MemoryBytes() + uses_.MemoryBytes();
   MutexLock spaces(spaces_mu_);
   MutexLock curves(curves_mu_);
   bytes += spaces_.capacity() * (sizeof(std::pair<SpaceId, void*>) + 1) + spaces_.size() * sizeof(Space);

@@ -31,8 +31,11 @@
 #include "storage/analytics/event_log.h"
 #include "storage/analytics/hot_prefixes.h"
 #include "storage/analytics/key_memory.h"
+#include "storage/analytics/request_feed.h"
 #include "storage/analytics/shards.h"
 #include "storage/analytics/snapshot.h"
+#include "storage/analytics/use_book.h"
+#include "storage/analytics/use_report.h"
 #include "storage/base/clock.h"
 #include "storage/base/mutex.h"
 #include "storage/base/steady_clock.h"
@@ -42,7 +45,7 @@
 namespace kdn {
 
 struct AnalyticsOptions {
-  // How fast the engines compute, by the operator's word; 0: not known.
+  // How fast engines compute that do not report it, by the operator's word; 0: not known.
   double prefill_tokens_per_second = 0;
   size_t spaces = 32;             // that are counted apart; those beyond count together
   size_t curve_samples = 49'152;  // chunks in the sample of the curve of all spaces
@@ -69,6 +72,12 @@ struct AskedChunk {
   uint64_t delivered_bytes = 0;  // of a fetch: what was read for it
 };
 
+// What belongs to a request besides its chunks; for those who listen to requests.
+struct RequestMark {
+  TraceId trace = {};
+  std::span<const uint32_t> positions = {};  // one for each chunk, or none: they are the prompt's first
+};
+
 class AnalyticsRecorder final : public TierObserver {
  public:
   // The clocks outlive this.
@@ -76,14 +85,15 @@ class AnalyticsRecorder final : public TierObserver {
                              const Clock& clock = Clock::Real());
 
   // In the order of the request.
-  void LookedUp(const SpaceId& space, std::span<const AskedChunk> chunks);
+  void LookedUp(const SpaceId& space, std::span<const AskedChunk> chunks, const RequestMark& mark = {});
   // Layers behind the first ones of chunks are never asked for alone: they belong to an earlier fetch.
-  void Fetched(const SpaceId& space, std::span<const AskedChunk> chunks, bool from_first_layer);
+  void Fetched(const SpaceId& space, std::span<const AskedChunk> chunks, bool from_first_layer,
+               const RequestMark& mark = {});
   void Stored(const Manifest& manifest, const absl::Status& status);
   void ChunkLeft(TierKind tier, const ChunkKey& key, uint64_t bytes, LeftBy why) override;
 
-  // An engine of this space computes so many tokens a second; outdoes the operator's word. Not positive: not known.
-  void DeclarePrefillSpeed(const SpaceId& space, double tokens_per_second);
+  // What an engine says of a space; it passed CheckUseReport. Names are not kept of spaces that are not counted apart.
+  void Reported(const UseReport& report);
 
   // Why and when a chunk left the node, or the last of its tiers that lost it, if that is remembered.
   struct Departure {
@@ -103,6 +113,10 @@ class AnalyticsRecorder final : public TierObserver {
   AnalyticsSnapshot Snapshot(const SnapshotWish& wish);
 
   size_t MemoryBytes();
+
+  // Told of every request that is counted. Its queues come on top of MemoryBytes, while somebody listens.
+  RequestFeed& requests() { return requests_; }
+  const RequestFeed& requests() const { return requests_; }
 
  private:
   struct AtomicDemand {
@@ -130,7 +144,6 @@ class AnalyticsRecorder final : public TierObserver {
     AtomicDemand stored;
     std::atomic<uint64_t> refused_stores{0};
     std::atomic<uint64_t> evicted_wanted{0};
-    std::atomic<double> declared_speed{0};
     // What chunks of this space are like, as far as any has been seen.
     std::atomic<uint32_t> chunk_tokens{0};
     std::atomic<uint64_t> chunk_bytes{0};
@@ -139,6 +152,7 @@ class AnalyticsRecorder final : public TierObserver {
     void Add(const Tally& tally);
     void SawChunk(uint32_t tokens, uint64_t bytes);
     Demand Guess() const;  // what a chunk that nobody has seen is taken for
+    double DeliveredTokens() const;
   };
   struct Tier {
     std::atomic<uint64_t> evicted_chunks{0};
@@ -169,7 +183,9 @@ class AnalyticsRecorder final : public TierObserver {
   // That a chunk which a tier evicted was wanted again. True for the first time since the eviction.
   bool NoteWanted(uint64_t hash, KeyMemory::Note left, uint32_t now);
   void NoteHotPrefixes(const SpaceId& space, std::span<const AskedChunk> chunks);
-  SpaceAnalytics SnapshotOf(const Space& space, bool with_curve) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(curves_mu_);
+  void PublishRequest(const Space& space, const SpaceId& id, std::span<const AskedChunk> chunks, bool fetch,
+                      const RequestMark& mark);
+  SpaceAnalytics SnapshotOf(const Space& space, bool with_curve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(curves_mu_);
 
   const AnalyticsOptions options_;
   const SteadyClock& steady_;
@@ -181,12 +197,14 @@ class AnalyticsRecorder final : public TierObserver {
   absl::flat_hash_map<SpaceId, std::unique_ptr<Space>> spaces_ ABSL_GUARDED_BY(spaces_mu_);
   bool spaces_full_ ABSL_GUARDED_BY(spaces_mu_) = false;
   Space other_;  // all spaces beyond those
+  UseBook uses_;
 
   std::array<Tier, kCountedTiers> tiers_;
   KeyMemory gone_;
   KeyMemory recent_;
   HotPrefixes hot_prefixes_;
   EventLog events_;
+  RequestFeed requests_;
 
   Mutex curves_mu_;  // the curves of spaces, too
   Shards curve_;     // guarded by curves_mu_, but for Wants

@@ -50,6 +50,11 @@ std::string_view CountedTierName(CountedTier tier) {
   return kNames[static_cast<size_t>(tier)];
 }
 
+std::string_view PrefillSourceName(PrefillSource source) {
+  constexpr std::array<std::string_view, 3> kNames = {"unknown", "operator", "engines"};
+  return kNames[static_cast<size_t>(source)];
+}
+
 CountedTier CountedTierOf(TierKind tier) {
   switch (tier) {
     case TierKind::kNone:
@@ -76,6 +81,11 @@ double SpaceAnalytics::HitRatio(By by) const {
   return all > 0 ? std::clamp(Part(Hit(), by) / all, 0.0, 1.0) : 0;
 }
 
+double SpaceAnalytics::PrefillSecondsSaved() const {
+  const bool known = prefill_source != PrefillSource::kUnknown && prefill_tokens_per_second > 0;
+  return prefill_seconds_saved + (known ? unpriced_tokens / prefill_tokens_per_second : 0);
+}
+
 void SpaceAnalytics::Add(const SpaceAnalytics& other) {
   requests += other.requests;
   asked += other.asked;
@@ -88,10 +98,18 @@ void SpaceAnalytics::Add(const SpaceAnalytics& other) {
   refused_stores += other.refused_stores;
   evicted_wanted += other.evicted_wanted;
   prefill_seconds_saved += other.prefill_seconds_saved;
+  unpriced_tokens += other.unpriced_tokens;
+  measured_prefill_tokens += other.measured_prefill_tokens;
+  measured_prefill_seconds += other.measured_prefill_seconds;
   if (prefill_source < other.prefill_source) {
     prefill_source = other.prefill_source;
     prefill_tokens_per_second = other.prefill_tokens_per_second;
   }
+  if (prefill_source == PrefillSource::kEngines && measured_prefill_tokens > 0 && measured_prefill_seconds > 0) {
+    prefill_tokens_per_second = measured_prefill_tokens / measured_prefill_seconds;
+  }
+  if (description.told < other.description.told || description.empty()) description = other.description;
+  blend += other.blend;
   if (!other.curve.has_value()) return;
   if (curve.has_value()) {
     curve->Add(*other.curve);
@@ -166,9 +184,35 @@ SpaceAnalytics AnalyticsSnapshot::Total() const {
   for (const SpaceAnalytics& space : spaces) {
     SpaceAnalytics counts = space;
     counts.curve.reset();
+    counts.description = {};
+    if (counts.prefill_source != PrefillSource::kUnknown) {  // each by its own speed
+      counts.prefill_seconds_saved = counts.PrefillSecondsSaved();
+    }
+    counts.unpriced_tokens = 0;
     total.Add(counts);
   }
   return total;
+}
+
+void AnalyticsSnapshot::LearnSpeeds(const AnalyticsSnapshot& all) {
+  for (SpaceAnalytics& space : spaces) {
+    if (space.prefill_source != PrefillSource::kUnknown) continue;
+    const auto same = std::ranges::find(all.spaces, space.space, &SpaceAnalytics::space);
+    if (same == all.spaces.end()) continue;
+    space.prefill_source = same->prefill_source;
+    space.prefill_tokens_per_second = same->prefill_tokens_per_second;
+  }
+}
+
+void AnalyticsSnapshot::KeepSpaces(std::string_view model, std::string_view tenant) {
+  const auto keep = [&](const SpaceAnalytics& space) {
+    return (model.empty() || space.description.model == model) &&
+           (tenant.empty() || space.description.tenant == tenant);
+  };
+  std::erase_if(spaces, [&](const SpaceAnalytics& space) { return !keep(space); });
+  std::erase_if(hot_prefixes, [&](const HotPrefix& prefix) {
+    return std::ranges::find(spaces, prefix.space, &SpaceAnalytics::space) == spaces.end();
+  });
 }
 
 double AnalyticsSnapshot::HitRatioWith(double factor, CountedTier down_to, By by) const {

@@ -19,9 +19,11 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "storage/analytics/blend_counts.h"
 #include "storage/analytics/event_log.h"
 #include "storage/analytics/hot_prefixes.h"
 #include "storage/analytics/reuse_curve.h"
+#include "storage/analytics/use_report.h"
 #include "storage/chunk.h"
 #include "storage/format/digest.h"
 
@@ -55,8 +57,10 @@ CountedTier CountedTierOf(TierKind tier);            // kNone is memory
 enum class PrefillSource : uint8_t {
   kUnknown = 0,   // no seconds are told
   kOperator = 1,  // a flag of the node, for all spaces
-  kSpace = 2,     // declared for this space
+  kEngines = 2,   // what engines of this space measured and reported; outdoes the flag
 };
+
+std::string_view PrefillSourceName(PrefillSource source);  // as in "engines"
 
 struct SpaceAnalytics {
   SpaceId space;          // zero: all spaces beyond those that are counted apart
@@ -71,13 +75,22 @@ struct SpaceAnalytics {
 
   PrefillSource prefill_source = PrefillSource::kUnknown;
   double prefill_tokens_per_second = 0;
-  double prefill_seconds_saved = 0;  // what computing all delivered tokens would have taken
+  double prefill_seconds_saved = 0;  // what computing the delivered tokens would have taken, but for
+  double unpriced_tokens = 0;        // these, which nodes delivered that know no speed
+  // What engines have reported of their prefills, of the last minutes most.
+  double measured_prefill_tokens = 0;
+  double measured_prefill_seconds = 0;
+
+  SpaceDescription description;  // empty where no engine has said
+  BlendCounts blend;
 
   std::optional<ReuseCurve> curve;  // of this space alone, as if it had the cache for itself
 
   Demand Missed() const;
   Demand Hit() const;
   double HitRatio(By by) const;  // 0 when nothing was asked for
+  // With those that nodes could not price, where others know the speed.
+  double PrefillSecondsSaved() const;
   void Add(const SpaceAnalytics& other);
 };
 
@@ -124,8 +137,14 @@ struct AnalyticsSnapshot {
 
   // The sum; events are left alone, hot prefixes are merged by key.
   void Add(const AnalyticsSnapshot& other);
-  // All spaces together, without a curve.
+  // All spaces together, without a curve and names.
   SpaceAnalytics Total() const;
+  // Where this knows no speed of a space, takes what `all` knows: reports go to one node of a cluster, and deliveries
+  // are those of all of them.
+  void LearnSpeeds(const AnalyticsSnapshot& all);
+  // Forgets all spaces but those that are called so, with their hot prefixes; empty: whatever they are called. Tiers
+  // and the curve of all spaces stay.
+  void KeepSpaces(std::string_view model, std::string_view tenant);
 
   // What the tiers down to `down_to` would hit if they had `factor` times the budget and evicted what was used least
   // recently. The policy that they have is hardly ever worse (docs/eviction.md).

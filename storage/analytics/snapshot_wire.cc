@@ -105,6 +105,37 @@ AgeHistogram ReadHistogram(const Repeated& message) {
   return histogram;
 }
 
+void Write(const SpaceDescription& description, v1::SpaceDescription& out) {
+  out.set_model(description.model);
+  out.set_weights_revision(description.weights_revision);
+  out.set_adapter(description.adapter);
+  out.set_tenant(description.tenant);
+  out.set_dtype(description.dtype);
+  out.set_chunk_tokens(description.chunk_tokens);
+  if (description.told > absl::InfinitePast()) out.set_told_unix_ms(absl::ToUnixMillis(description.told));
+}
+
+// As it came; `told` is left alone.
+SpaceDescription Read(const v1::SpaceDescription& message) {
+  return {.model = message.model(),
+          .weights_revision = message.weights_revision(),
+          .adapter = message.adapter(),
+          .tenant = message.tenant(),
+          .dtype = message.dtype(),
+          .chunk_tokens = message.chunk_tokens()};
+}
+
+// Of a node, whose checks may be others: what people cannot read is no reason to do without its numbers.
+SpaceDescription ReadLeniently(const v1::SpaceDescription& message) {
+  SpaceDescription description = Read(message);
+  for (std::string* text : {&description.model, &description.weights_revision, &description.adapter,
+                            &description.tenant, &description.dtype}) {
+    *text = AsDescription(*text);
+  }
+  description.told = absl::FromUnixMillis(message.told_unix_ms());
+  return description;
+}
+
 void Write(const SpaceAnalytics& space, v1::SpaceAnalytics& out) {
   out.set_space_id(BytesOf(space.space));
   out.set_requests(space.requests);
@@ -123,6 +154,11 @@ void Write(const SpaceAnalytics& space, v1::SpaceAnalytics& out) {
   out.set_prefill_source(static_cast<v1::SpaceAnalytics::PrefillSource>(space.prefill_source));
   out.set_prefill_tokens_per_second(space.prefill_tokens_per_second);
   out.set_prefill_seconds_saved(space.prefill_seconds_saved);
+  out.set_unpriced_tokens(space.unpriced_tokens);
+  out.set_measured_prefill_tokens(space.measured_prefill_tokens);
+  out.set_measured_prefill_seconds(space.measured_prefill_seconds);
+  if (!space.description.empty()) Write(space.description, *out.mutable_description());
+  if (!space.blend.IsZero()) ToWire(space.blend, *out.mutable_blend());
   if (space.curve.has_value()) Write(*space.curve, *out.mutable_curve());
 }
 
@@ -149,10 +185,22 @@ absl::Status Read(const v1::SpaceAnalytics& message, SpaceAnalytics& out) {
   KDN_RETURN_IF_ERROR(CheckNumber(message.prefill_tokens_per_second(), "prefill_tokens_per_second"));
   KDN_RETURN_IF_ERROR(CheckNumber(message.prefill_seconds_saved(), "prefill_seconds_saved"));
   if (message.prefill_source() == v1::SpaceAnalytics::PREFILL_SOURCE_OPERATOR ||
-      message.prefill_source() == v1::SpaceAnalytics::PREFILL_SOURCE_SPACE) {
+      message.prefill_source() == v1::SpaceAnalytics::PREFILL_SOURCE_ENGINES) {
     out.prefill_source = static_cast<PrefillSource>(message.prefill_source());
     out.prefill_tokens_per_second = message.prefill_tokens_per_second();
     out.prefill_seconds_saved = message.prefill_seconds_saved();
+  }
+  KDN_RETURN_IF_ERROR(CheckNumber(message.unpriced_tokens(), "unpriced_tokens"));
+  KDN_RETURN_IF_ERROR(CheckNumber(message.measured_prefill_tokens(), "measured_prefill_tokens"));
+  KDN_RETURN_IF_ERROR(CheckNumber(message.measured_prefill_seconds(), "measured_prefill_seconds"));
+  out.unpriced_tokens = message.unpriced_tokens();
+  out.measured_prefill_tokens = message.measured_prefill_tokens();
+  out.measured_prefill_seconds = message.measured_prefill_seconds();
+  if (message.has_description()) out.description = ReadLeniently(message.description());
+  if (message.has_blend()) {
+    absl::StatusOr<BlendCounts> blend = FromWire(message.blend());
+    if (!blend.ok()) return blend.status();
+    out.blend = *blend;
   }
   if (!message.has_curve()) return absl::OkStatus();
   return Read(message.curve(), out.curve.emplace());
@@ -277,6 +325,78 @@ absl::StatusOr<AnalyticsSnapshot> FromWire(const v1::AnalyticsSnapshot& message)
   }
   out.memory_bytes = message.memory_bytes();
   return out;
+}
+
+void ToWire(const BlendCounts& counts, v1::BlendCounts& out) {
+  out.set_prompts(counts.prompts);
+  out.set_segments(counts.segments);
+  out.set_discovered_segments(counts.discovered_segments);
+  out.set_prompt_tokens(counts.prompt_tokens);
+  out.set_exact_tokens(counts.exact_tokens);
+  out.set_moved_tokens(counts.moved_tokens);
+  out.set_recomputed_tokens(counts.recomputed_tokens);
+  out.set_fresh_tokens(counts.fresh_tokens);
+  out.set_late_tokens(counts.late_tokens);
+  out.set_computed_layer_tokens(counts.computed_layer_tokens);
+  out.set_full_layer_tokens(counts.full_layer_tokens);
+  for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+    if (counts.refused[i] == 0) continue;
+    v1::RefusedBlends& refused = *out.add_refused();
+    refused.set_reason(static_cast<v1::BlendRefusal>(i));
+    refused.set_prompts(counts.refused[i]);
+  }
+}
+
+absl::StatusOr<BlendCounts> FromWire(const v1::BlendCounts& message) {
+  BlendCounts counts = {.prompts = message.prompts(),
+                        .segments = message.segments(),
+                        .discovered_segments = message.discovered_segments(),
+                        .prompt_tokens = message.prompt_tokens(),
+                        .exact_tokens = message.exact_tokens(),
+                        .moved_tokens = message.moved_tokens(),
+                        .recomputed_tokens = message.recomputed_tokens(),
+                        .fresh_tokens = message.fresh_tokens(),
+                        .late_tokens = message.late_tokens(),
+                        .computed_layer_tokens = message.computed_layer_tokens(),
+                        .full_layer_tokens = message.full_layer_tokens()};
+  for (const BlendField& field : kBlendFields) {
+    if (!std::isfinite(counts.*field.value)) {
+      return InvalidArgument("blend: {} is {}, which is no amount", field.name, counts.*field.value);
+    }
+  }
+  for (const v1::RefusedBlends& refused : message.refused()) {
+    KDN_RETURN_IF_ERROR(CheckNumber(refused.prompts(), "blend: refused"));
+    const bool known = refused.reason() >= 0 && static_cast<size_t>(refused.reason()) < kBlendRefusalCount;
+    counts.refused[known ? static_cast<size_t>(refused.reason()) : static_cast<size_t>(BlendRefusal::kFailed)] +=
+        refused.prompts();
+  }
+  return counts;
+}
+
+v1::ReportUseRequest ToWire(const UseReport& report) {
+  v1::ReportUseRequest out;
+  out.set_space_id(BytesOf(report.space));
+  if (!report.description.empty()) Write(report.description, *out.mutable_description());
+  out.set_prefilled_tokens(report.prefilled_tokens);
+  out.set_prefill_seconds(report.prefill_seconds);
+  if (!report.blend.IsZero()) ToWire(report.blend, *out.mutable_blend());
+  return out;
+}
+
+absl::StatusOr<UseReport> FromWire(const v1::ReportUseRequest& message) {
+  UseReport report;
+  KDN_RETURN_IF_ERROR(ReadDigest(message.space_id(), "space_id", report.space));
+  report.description = Read(message.description());
+  report.prefilled_tokens = message.prefilled_tokens();
+  report.prefill_seconds = message.prefill_seconds();
+  for (const v1::RefusedBlends& refused : message.blend().refused()) {
+    // Before they are added up: one must not make up for another.
+    if (refused.prompts() < 0)
+      return InvalidArgument("blend: refused: {} is no amount; give 0 or more", refused.prompts());
+  }
+  KDN_ASSIGN_OR_RETURN(report.blend, FromWire(message.blend()));
+  KDN_RETURN_IF_ERROR(CheckUseReport(report));
+  return report;
 }
 
 }  // namespace kdn

@@ -2,6 +2,7 @@
 
 #include <grpc/support/log.h>
 #include <pthread.h>
+#include <spdlog/async.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
@@ -9,11 +10,14 @@
 #include <filesystem>
 #include <fstream>
 #include <system_error>
+#include <utility>
 
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
+
+constexpr size_t kMaxQueuedLines = 4096;
 
 void LogThroughSpdlog(gpr_log_func_args* args) {
   const auto level = args->severity == GPR_LOG_SEVERITY_ERROR  ? spdlog::level::warn
@@ -24,11 +28,45 @@ void LogThroughSpdlog(gpr_log_func_args* args) {
 
 }  // namespace
 
-void StartLogging(const std::string& program, const std::string& level) {
-  spdlog::set_default_logger(spdlog::stderr_logger_mt(program));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %^%l%$ %v");
-  spdlog::set_level(spdlog::level::from_str(level));
+Logging::Logging(const std::string& program, const LogOptions& options) : format_(options.format) {
+  // The thread that writes must not be the one that a signal finds.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  writer_ = std::make_shared<spdlog::details::thread_pool>(kMaxQueuedLines, 1);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+
+  const auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  const auto logger = [&](const std::string& name) {
+    auto made =
+        std::make_shared<spdlog::async_logger>(name, sink, writer_, spdlog::async_overflow_policy::overrun_oldest);
+    made->set_formatter(MakeLogFormatter(options.format, program));
+    return made;
+  };
+  const spdlog::level::level_enum level = spdlog::level::from_str(options.level);
+  spdlog::set_default_logger(logger(program));
+  spdlog::set_level(level);
+  fields_ = logger(kFieldsLogger);
+  fields_->set_level(level == spdlog::level::off ? level : spdlog::level::trace);
   gpr_set_log_function(LogThroughSpdlog);
+}
+
+Logging::~Logging() {
+  // Threads that still run, such as gRPC's, may be about to use the one that it replaces.
+  static const auto& kept = *new std::shared_ptr<spdlog::logger>(spdlog::default_logger());
+  auto direct = std::make_shared<spdlog::logger>(kept->name(), std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  direct->set_formatter(MakeLogFormatter(format_, kept->name()));
+  direct->set_level(kept->level());
+  spdlog::set_default_logger(std::move(direct));
+  writer_.reset();  // writes what is queued
+}
+
+std::function<uint64_t()> Logging::dropped() const {
+  return [writer = std::weak_ptr<spdlog::details::thread_pool>(writer_)]() -> uint64_t {
+    const auto held = writer.lock();
+    return held == nullptr ? 0 : held->overrun_counter();
+  };
 }
 
 absl::Status WritePortFile(const std::string& path, const std::vector<Endpoint>& endpoints) {

@@ -92,6 +92,16 @@ void EvictionPolicy::AccessAll(std::span<const ChunkKey> keys) {
   }
 }
 
+std::vector<ChunkKey> EvictionPolicy::ColdestFirst() const {
+  std::vector<Slot> slots;
+  slots.reserve(resident_);
+  ListColdestFirst(slots);
+  std::vector<ChunkKey> keys;
+  keys.reserve(slots.size());
+  for (const Slot slot : slots) keys.push_back(table_[slot].key);
+  return keys;
+}
+
 bool EvictionPolicy::Erase(const ChunkKey& key) {
   const Slot slot = table_.Find(key);
   if (slot == kNullSlot || !table_[slot].resident()) return false;

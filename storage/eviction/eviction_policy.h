@@ -113,6 +113,12 @@ class EvictionPolicy {
   // not call back. A pinned chunk that is met on the way counts as used: it is, and so it is not met again at once.
   std::optional<Evicted> Evict(Pinned pinned);
 
+  // All resident chunks, as far as the order is known in which they would go if nothing were used from now on.
+  std::vector<ChunkKey> ColdestFirst() const;
+
+  // Another budget from now on; nothing goes for it by itself.
+  void SetCapacity(uint64_t capacity_bytes) { options_.capacity_bytes = capacity_bytes; }
+
   // Everything held on the heap, keys included, and of it the bytes of the keys themselves.
   size_t MemoryBytes() const { return table_.MemoryBytes() + PolicyMemoryBytes(); }
   size_t KeyBytes() const { return resident_ * sizeof(ChunkKey); }
@@ -132,6 +138,8 @@ class EvictionPolicy {
   // The slot to evict, kNullSlot when all are pinned.
   virtual Slot PickVictim(Pinned pinned) = 0;
   virtual size_t PolicyMemoryBytes() const = 0;
+  // Adds the slots of all resident chunks, the coldest first.
+  virtual void ListColdestFirst(std::vector<Slot>& slots) const = 0;
 
   uint64_t BytesOf(Slot slot) const { return table_[slot].bytes; }
   const PolicyOptions& options() const { return options_; }
@@ -141,7 +149,7 @@ class EvictionPolicy {
  private:
   void Remove(Slot slot, Removal removal);
 
-  const PolicyOptions options_;
+  PolicyOptions options_;
   size_t resident_ = 0;
   uint64_t bytes_ = 0;
 };

@@ -37,6 +37,11 @@ Slot GdsfPolicy::PickVictim(Pinned pinned) {
   return kNullSlot;
 }
 
+void GdsfPolicy::ListColdestFirst(std::vector<Slot>& slots) const {
+  slots.insert(slots.end(), heap_.begin(), heap_.end());
+  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return Before(a, b); });
+}
+
 void GdsfPolicy::Use(Slot slot) {
   Item& item = items_[slot];
   ++item.uses;

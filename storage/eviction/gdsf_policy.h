@@ -29,6 +29,7 @@ class GdsfPolicy final : public EvictionPolicy {
   void OnAccess(Slot slot) override;
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
+  void ListColdestFirst(std::vector<Slot>& slots) const override;
   size_t PolicyMemoryBytes() const override { return HeapBytes(items_) + HeapBytes(heap_); }
 
   void Use(Slot slot);

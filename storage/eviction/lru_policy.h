@@ -20,6 +20,7 @@ class LruPolicy final : public EvictionPolicy {
   void Prefetch(Slot slot) const override { __builtin_prefetch(&links_[slot]); }
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
+  void ListColdestFirst(std::vector<Slot>& slots) const override { queue_.AppendOldestFirst(links_, slots); }
   size_t PolicyMemoryBytes() const override { return HeapBytes(links_); }
 
   SlotLinks links_;

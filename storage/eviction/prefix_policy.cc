@@ -252,6 +252,13 @@ Slot PrefixPolicy::PickVictim(Pinned pinned) {
   return kNullSlot;
 }
 
+void PrefixPolicy::ListColdestFirst(std::vector<Slot>& slots) const {
+  for (Slot slot = 0; slot < table_.slot_count(); ++slot) {
+    if (table_[slot].resident()) slots.push_back(slot);
+  }
+  std::ranges::stable_sort(slots, {}, [&](Slot slot) { return UsedOf(slot); });
+}
+
 size_t PrefixPolicy::PolicyMemoryBytes() const {
   return runs_.MemoryBytes() + model_.MemoryBytes() + sampler_.MemoryBytes() + tree_.MemoryBytes() +
          ghosts_.MemoryBytes() + HeapBytes(states_);

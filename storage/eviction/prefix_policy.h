@@ -51,6 +51,8 @@ class PrefixPolicy final : public EvictionPolicy {
   }
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
+  // By the last use.
+  void ListColdestFirst(std::vector<Slot>& slots) const override;
   size_t PolicyMemoryBytes() const override;
 
   void Tick();

@@ -29,6 +29,10 @@ class S3FifoPolicy final : public EvictionPolicy {
   void OnAccess(Slot slot) override;
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
+  void ListColdestFirst(std::vector<Slot>& slots) const override {
+    small_.AppendOldestFirst(links_, slots);
+    main_.AppendOldestFirst(links_, slots);
+  }
   size_t PolicyMemoryBytes() const override { return HeapBytes(links_) + HeapBytes(uses_) + ghosts_.MemoryBytes(); }
 
   SlotLinks links_;

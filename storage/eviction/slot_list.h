@@ -23,6 +23,10 @@ class SlotList {
   Slot newest() const { return newest_; }
   Slot oldest() const { return oldest_; }
 
+  void AppendOldestFirst(const SlotLinks& links, std::vector<Slot>& slots) const {
+    for (Slot slot = oldest_; slot != kNullSlot; slot = links[slot].newer) slots.push_back(slot);
+  }
+
   void PushNewest(SlotLinks& links, Slot slot) {
     links[slot] = {.newer = kNullSlot, .older = newest_};
     (newest_ == kNullSlot ? oldest_ : links[newest_].newer) = slot;

@@ -29,6 +29,9 @@ class WTinyLfuPolicy final : public EvictionPolicy {
   void OnAccess(Slot slot) override;
   bool OnRemove(Slot slot, Removal removal) override;
   Slot PickVictim(Pinned pinned) override;
+  void ListColdestFirst(std::vector<Slot>& slots) const override {
+    for (const Part part : {kProbation, kWindow, kProtected}) lists_[part].AppendOldestFirst(links_, slots);
+  }
   size_t PolicyMemoryBytes() const override { return HeapBytes(links_) + HeapBytes(parts_) + sketch_.MemoryBytes(); }
 
   void Move(Slot slot, Part to);

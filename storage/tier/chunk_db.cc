@@ -310,4 +310,19 @@ absl::StatusOr<ChunkDb::Loaded> ChunkDb::Load() {
   return loaded;
 }
 
+absl::Status ChunkDb::ForEachRow(absl::FunctionRef<void(const UploadId&, const IndexRow&)> visit) {
+  const Use db(*this);
+  KDN_RETURN_IF_ERROR(db.status());
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  options.readahead_size = size_t{2} << 20;
+  const std::unique_ptr<rocksdb::Iterator> it(db->rocks().NewIterator(options, db->index()));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const std::optional<UploadId> id = DecodeUploadId(ToView(it->key()));
+    const absl::StatusOr<IndexRow> row = DecodeIndexRow(ToView(it->value()));
+    if (id.has_value() && row.ok()) visit(*id, *row);
+  }
+  return ToStatus(it->status());
+}
+
 }  // namespace kdn

@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "storage/base/mutex.h"
@@ -72,6 +73,9 @@ class ChunkDb {
     uint64_t damaged = 0;   // rows that were removed because they make no sense
   };
   absl::StatusOr<Loaded> Load();
+
+  // Calls `visit` with what the index has at this moment, by key. UNAVAILABLE when the disk fails.
+  absl::Status ForEachRow(absl::FunctionRef<void(const UploadId&, const IndexRow&)> visit);
 
   // Writes `chunk`, whose encoded manifest is `manifest`. With `sync`, OK means that all of it survives power loss.
   // RESOURCE_EXHAUSTED: the disk is full; UNAVAILABLE: it failed; in both cases nothing of the chunk is visible.

@@ -1,13 +1,17 @@
 #include "storage/tier/memory_tier.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
+
+constexpr size_t kMemoryQuotaStep = 256;  // chunks that one hold of the lock moves or lets go of, when quotas change
 
 // Said often, and to callers that know the key: it costs next to nothing.
 absl::Status NotInMemory() { return NotFound("not in memory"); }
@@ -221,6 +225,63 @@ uint64_t MemoryTier::SpareBytes(const SpaceId& space, uint64_t keep_free) {
   return residents_.SpareBytes(residents_.ShareOf(space), keep_free);
 }
 
+std::vector<ChunkKey> MemoryTier::Misplaced() {
+  std::vector<bool> searched(residents_.shares());
+  absl::flat_hash_set<ChunkKey> misplaced;
+  for (Shard& shard : shards_) {
+    MutexLock lock(shard.mu);
+    for (const auto& [key, held] : shard.chunks) {
+      if (residents_.ShareOf(held->chunk.manifest->space) == held->share) continue;
+      misplaced.insert(key);
+      searched[held->share] = true;
+    }
+  }
+  std::vector<ChunkKey> keys;
+  for (Residents::Share share = 0; share < searched.size(); ++share) {
+    if (!searched[share]) continue;
+    for (const ChunkKey& key : residents_.ColdestFirst(share)) {
+      if (misplaced.erase(key) > 0) keys.push_back(key);
+    }
+  }
+  keys.insert(keys.end(), misplaced.begin(), misplaced.end());  // those that Surplus has taken
+  return keys;
+}
+
+absl::StatusOr<QuotaOutcome> MemoryTier::SetQuotas(const SpaceQuotas& quotas) {
+  std::vector<ChunkKey> misplaced;
+  {
+    MutexLock room(room_mu_);
+    CatchUp();
+    residents_.SetQuotas(quotas);
+    misplaced = Misplaced();
+  }
+  // From here on chunks only come to the share of their space.
+  for (std::span<const ChunkKey> rest = misplaced; !rest.empty();
+       rest = rest.subspan(std::min(kMemoryQuotaStep, rest.size()))) {
+    MutexLock room(room_mu_);
+    for (const ChunkKey& key : rest.first(std::min(kMemoryQuotaStep, rest.size()))) {
+      const HeldPtr held = Get(key);
+      if (held == nullptr) continue;
+      const Manifest& manifest = *held->chunk.manifest;
+      const Residents::Share share = residents_.ShareOf(manifest.space);
+      if (share == held->share || !residents_.Move(held->share, share, FactsOf(manifest, CostOf(manifest)))) continue;
+      Set(key, std::make_shared<const Held>(Held{held->chunk, share}));
+    }
+  }
+  QuotaOutcome outcome;
+  while (true) {
+    std::vector<HeldPtr> freed;  // after the lock is let go of
+    MutexLock room(room_mu_);
+    CatchUp();
+    const std::vector<Residents::Gone> gone = residents_.Trim(kMemoryQuotaStep);
+    TakeGone(gone, freed);
+    outcome.evicted_chunks += gone.size();
+    for (const Residents::Gone& chunk : gone) outcome.evicted_bytes += chunk.bytes;
+    outcome.over_bytes = residents_.OverBytes();
+    if (gone.empty()) return outcome;
+  }
+}
+
 std::vector<ChunkKey> MemoryTier::Keys() {
   const absl::Time now = context_.clock->Now();
   std::vector<ChunkKey> keys;
@@ -245,6 +306,7 @@ TierStats MemoryTier::Stats() const {
   stats.chunks = residents_.size();
   stats.bytes = residents_.bytes();
   stats.budget_bytes = residents_.budget();
+  stats.quota_used = residents_.FullestShare();
   return stats;
 }
 

@@ -52,6 +52,7 @@ class MemoryTier final : public Tier {
   std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
   void DropExpired() override;
   uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) override;
+  absl::StatusOr<QuotaOutcome> SetQuotas(const SpaceQuotas& quotas) override;
   std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 
@@ -86,6 +87,8 @@ class MemoryTier final : public Tier {
   // Tells the policy of all uses that were noted.
   void CatchUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(room_mu_);
   void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<HeldPtr>& freed);
+  // Chunks that are in another share than that of their space, the coldest first.
+  std::vector<ChunkKey> Misplaced() ABSL_EXCLUSIVE_LOCKS_REQUIRED(room_mu_);
 
   const TierContext context_;
   const std::shared_ptr<SharedArena> arena_;

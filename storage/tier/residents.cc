@@ -15,7 +15,8 @@ ChunkFacts FactsOf(const Manifest& manifest, uint64_t bytes) {
           .recompute_cost = RecomputeCost(manifest.first_token, manifest.tokens)};
 }
 
-Residents::Residents(const ResidentsOptions& options, const Pins& pins) : options_(options), pins_(pins) {
+Residents::Residents(const ResidentsOptions& options, const Pins& pins)
+    : options_(options), quotas_(options.quotas), pins_(pins) {
   shares_.push_back(MakePart(options_.budget_bytes));
 }
 
@@ -27,23 +28,77 @@ Residents::Part Residents::MakePart(uint64_t limit) const {
 }
 
 uint64_t Residents::LimitOf(const SpaceId& space) const {
-  const auto named = options_.quotas.named.find(space);
-  const double quota = named == options_.quotas.named.end() ? options_.quotas.each : named->second;
+  const double quota = quotas_.Of(space);
   if (quota >= 1) return options_.budget_bytes;
   return static_cast<uint64_t>(std::max(quota, 0.0) * static_cast<double>(options_.budget_bytes));
 }
 
 Residents::Share Residents::ShareOf(const SpaceId& space) {
-  if (options_.quotas.each >= 1 && options_.quotas.named.empty()) return 0;
-  if (const auto it = share_of_.find(space); it != share_of_.end()) return it->second;
+  if (quotas_.each >= 1 && quotas_.named.empty()) return 0;
+  if (const auto it = share_of_.find(space); it != share_of_.end()) return shares_[it->second].own ? it->second : 0;
   const uint64_t limit = LimitOf(space);
-  const bool own =
-      limit < options_.budget_bytes && (shares_.size() < kMaxShares || options_.quotas.named.contains(space));
+  const bool own = limit < options_.budget_bytes && (shares_.size() < kMaxShares || quotas_.named.contains(space));
   if (!own) return 0;
   const auto share = static_cast<Share>(shares_.size());
   shares_.push_back(MakePart(limit));
+  shares_.back().space = space;
+  shares_.back().own = true;
   share_of_.emplace(space, share);
   return share;
+}
+
+void Residents::SetQuotas(const SpaceQuotas& quotas) {
+  quotas_ = quotas;
+  for (size_t share = 1; share < shares_.size(); ++share) {
+    Part& part = shares_[share];
+    part.limit = LimitOf(part.space);
+    part.own = part.limit < options_.budget_bytes;
+    part.policy->SetCapacity(part.limit);
+  }
+}
+
+bool Residents::Move(Share from, Share to, const ChunkFacts& facts) {
+  Part& source = shares_[from];
+  Part& target = shares_[to];
+  if (const auto leaving = source.leaving.find(facts.key); leaving != source.leaving.end()) {
+    const uint64_t bytes = leaving->second;
+    source.leaving.erase(leaving);
+    source.leaving_bytes -= bytes;
+    target.leaving.emplace(facts.key, bytes);
+    target.leaving_bytes += bytes;
+  } else {
+    ChunkFacts moved = facts;
+    moved.bytes = source.policy->SizeOf(facts.key);
+    if (!source.policy->Erase(facts.key)) return false;
+    target.policy->Insert(moved);
+  }
+  if (const auto it = expiry_.find(facts.key); it != expiry_.end()) it->second.share = to;
+  return true;
+}
+
+std::vector<Residents::Gone> Residents::Trim(size_t most) {
+  std::vector<Gone> gone;
+  for (Part& part : shares_) {
+    while (part.claimed() > part.limit && gone.size() < most && EvictFrom(part, ChunkKey(), gone)) {
+    }
+  }
+  return gone;
+}
+
+uint64_t Residents::OverBytes() const {
+  uint64_t over = 0;
+  for (const Part& part : shares_) over += part.bytes() - std::min(part.bytes(), part.limit);
+  return over;
+}
+
+double Residents::FullestShare() const {
+  double fullest = 0;
+  for (const Part& part : shares_) {
+    if (!part.own || part.bytes() == 0) continue;
+    fullest =
+        std::max(fullest, static_cast<double>(part.bytes()) / static_cast<double>(std::max<uint64_t>(part.limit, 1)));
+  }
+  return fullest;
 }
 
 uint64_t Residents::HeldFast(const Part* part, const ChunkKey& spared) const {

@@ -37,6 +37,12 @@ namespace kdn {
 struct SpaceQuotas {
   double each = 1;                       // of the spaces that are not named
   std::map<SpaceId, double> named = {};  // of those that are
+
+  double Of(const SpaceId& space) const {
+    const auto it = named.find(space);
+    return it == named.end() ? each : it->second;
+  }
+  friend bool operator==(const SpaceQuotas&, const SpaceQuotas&) = default;
 };
 
 struct ResidentsOptions {
@@ -63,6 +69,14 @@ class Residents {
   Share ShareOf(const SpaceId& space);
   Share shares() const { return static_cast<Share>(shares_.size()); }
 
+  // Other quotas from now on. ShareOf may say otherwise than before: whoever owns this moves chunks that are in another
+  // share than that of their space, by Move, in the order of ColdestFirst. Nothing goes before Trim is called.
+  void SetQuotas(const SpaceQuotas& quotas);
+  // False when the chunk is not in `from`.
+  bool Move(Share from, Share to, const ChunkFacts& facts);
+  // All chunks of a share that Surplus has not taken, those first that would go first.
+  std::vector<ChunkKey> ColdestFirst(Share share) const { return shares_[share].policy->ColdestFirst(); }
+
   // Sets `bytes` aside, and lets go of chunks until they fit: those that have expired first, then by the policy, never
   // pinned ones nor `spared`.
   struct Gone {
@@ -76,6 +90,11 @@ class Residents {
     // To be dropped. Where they cannot fit none, but for what went before a pin came that was in the way.
     std::vector<Gone> gone = {};
   };
+  // Lets go of chunks of shares that are over their limits, at most so many; none: nothing is over but what is pinned.
+  std::vector<Gone> Trim(size_t most);
+  uint64_t OverBytes() const;  // of all shares, beyond their limits
+  // The greatest part of its limit that a share other than the common one takes; 0: there is none.
+  double FullestShare() const;
   Reserved Reserve(Share share, uint64_t bytes, const ChunkKey& spared, absl::Time now);
   void Release(Share share, uint64_t bytes);
 
@@ -106,6 +125,8 @@ class Residents {
  private:
   struct Part {
     std::unique_ptr<EvictionPolicy> policy;
+    SpaceId space = {};  // whose it is; of the common one nobody's
+    bool own = false;    // the space has a quota at this moment
     uint64_t limit = 0;
     uint64_t reserved = 0;
     absl::flat_hash_map<ChunkKey, uint64_t> leaving;  // taken by Surplus, by bytes
@@ -125,7 +146,8 @@ class Residents {
   bool EvictFromFullest(const ChunkKey& spared, std::vector<Gone>& gone);
   void Removed(uint64_t bytes);
 
-  const ResidentsOptions options_;
+  const ResidentsOptions options_;  // but for the quotas:
+  SpaceQuotas quotas_;
   const Pins& pins_;
   std::vector<Part> shares_;
   absl::flat_hash_map<SpaceId, Share> share_of_;

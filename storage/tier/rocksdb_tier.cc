@@ -5,13 +5,25 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "storage/base/status.h"
 
 namespace kdn {
 namespace {
 
+constexpr size_t kDiskQuotaStep = 256;  // chunks that one hold of the lock moves or lets go of, when quotas change
+
 // Said often, and to callers that know the key: it costs next to nothing.
 absl::Status NotOnDisk() { return NotFound("not on disk"); }
+
+ChunkFacts RowFacts(const ChunkKey& key, const IndexRow& what) {
+  return {.key = key,
+          .parent = what.parent,
+          .first_token = what.first_token,
+          .tokens = what.tokens,
+          .bytes = what.DiskBytes(),
+          .recompute_cost = RecomputeCost(what.first_token, what.tokens)};
+}
 
 }  // namespace
 
@@ -67,13 +79,7 @@ absl::Status RocksDbTier::Load() {
                             .fidelity = what.fidelity,
                             .safety = what.durable ? Safety::kDurable : Safety::kDoubtful,
                             .retention = what.retention});
-      const ChunkFacts facts = {.key = id.key,
-                                .parent = what.parent,
-                                .first_token = what.first_token,
-                                .tokens = what.tokens,
-                                .bytes = what.DiskBytes(),
-                                .recompute_cost = RecomputeCost(what.first_token, what.tokens)};
-      residents_.Insert(share, facts, what.retention.expires);
+      residents_.Insert(share, RowFacts(id.key, what), what.retention.expires);
     }
     // Whatever is over the budget, or over a quota, can go: nothing is pinned yet.
     for (Residents::Share share = 0; share < residents_.shares(); ++share) {
@@ -148,6 +154,8 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
       losers.push_back({id, *extent});  // another upload of the chunk was quicker
       ++removing_[key];
     } else {
+      // Quotas may have changed meanwhile.
+      const Residents::Share before = std::exchange(share, residents_.ShareOf(manifest.space));
       TakeRow(key, losers);
       rows_.Set(key, {.generation = id.generation,
                       .extent = *extent,
@@ -156,6 +164,7 @@ absl::Status RocksDbTier::Put(const Chunk& chunk, Ack ack) {
                       .safety = durable ? Safety::kDurable : Safety::kWritten,
                       .retention = chunk.retention});
       residents_.Insert(share, FactsOf(manifest, cost), chunk.retention.expires);
+      if (share != before) TakeGone(residents_.Trim(kDiskQuotaStep), losers);
     }
   }
   counters_.Put(cost);
@@ -382,6 +391,85 @@ uint64_t RocksDbTier::SpareBytes(const SpaceId& space, uint64_t keep_free) {
   return residents_.SpareBytes(residents_.ShareOf(space), keep_free);
 }
 
+absl::Status RocksDbTier::MoveMisplaced() {
+  struct Misplaced {
+    SpaceId space;
+    ChunkFacts facts;
+  };
+  absl::flat_hash_map<ChunkKey, Misplaced> misplaced;
+  std::vector<bool> searched;
+  std::vector<ChunkDb::Loaded::Row> some;
+  const auto look = [&]() {
+    MutexLock lock(mu_);
+    for (const auto& [id, what] : some) {
+      const Row* row = rows_.Find(id.key);
+      if (row == nullptr || row->generation != id.generation) continue;
+      if (residents_.ShareOf(what.space) == row->share) continue;
+      searched.resize(std::max<size_t>(searched.size(), row->share + 1));
+      searched[row->share] = true;
+      misplaced[id.key] = {.space = what.space, .facts = RowFacts(id.key, what)};
+    }
+    some.clear();
+  };
+  KDN_RETURN_IF_ERROR(db_->ForEachRow([&](const UploadId& id, const IndexRow& what) {
+    some.push_back({id, what});
+    if (some.size() == kDiskQuotaStep) look();
+  }));
+  look();
+  if (misplaced.empty()) return absl::OkStatus();
+
+  std::vector<ChunkKey> order;
+  {
+    MutexLock lock(mu_);
+    for (Residents::Share share = 0; share < searched.size(); ++share) {
+      if (!searched[share]) continue;
+      for (const ChunkKey& key : residents_.ColdestFirst(share)) {
+        if (misplaced.contains(key)) order.push_back(key);
+      }
+    }
+  }
+  const absl::flat_hash_set<ChunkKey> ordered(order.begin(), order.end());
+  for (const auto& [key, _] : misplaced) {
+    if (!ordered.contains(key)) order.push_back(key);  // what Surplus has taken
+  }
+  for (size_t at = 0; at < order.size(); at += kDiskQuotaStep) {
+    MutexLock lock(mu_);
+    for (size_t i = at; i < std::min(at + kDiskQuotaStep, order.size()); ++i) {
+      Row* row = rows_.Find(order[i]);
+      if (row == nullptr) continue;
+      const Misplaced& chunk = misplaced.at(order[i]);
+      const Residents::Share share = residents_.ShareOf(chunk.space);
+      if (share != row->share && residents_.Move(row->share, share, chunk.facts)) row->share = share;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QuotaOutcome> RocksDbTier::SetQuotas(const SpaceQuotas& quotas) {
+  {
+    MutexLock lock(mu_);
+    residents_.SetQuotas(quotas);
+  }
+  // From here on chunks only come to the share of their space.
+  KDN_RETURN_IF_ERROR(MoveMisplaced());
+  QuotaOutcome outcome;
+  while (true) {
+    std::vector<Removed> removed;
+    bool more = false;
+    {
+      MutexLock lock(mu_);
+      const std::vector<Residents::Gone> gone = residents_.Trim(kDiskQuotaStep);
+      TakeGone(gone, removed);
+      outcome.evicted_chunks += gone.size();
+      for (const Residents::Gone& chunk : gone) outcome.evicted_bytes += chunk.bytes;
+      outcome.over_bytes = residents_.OverBytes();
+      more = !gone.empty();
+    }
+    Remove(removed).IgnoreError();
+    if (!more) return outcome;
+  }
+}
+
 std::vector<ChunkKey> RocksDbTier::Keys() {
   const absl::Time now = context_.clock->Now();
   std::vector<ChunkKey> keys;
@@ -410,6 +498,7 @@ TierStats RocksDbTier::Stats() const {
   stats.chunks = residents_.size();
   stats.bytes = residents_.bytes();
   stats.budget_bytes = residents_.budget();
+  stats.quota_used = residents_.FullestShare();
   return stats;
 }
 

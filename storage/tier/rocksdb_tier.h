@@ -56,6 +56,7 @@ class RocksDbTier final : public Tier {
   std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override;
   void DropExpired() override;
   uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) override;
+  absl::StatusOr<QuotaOutcome> SetQuotas(const SpaceQuotas& quotas) override;
   std::vector<ChunkKey> Keys() override;
   TierStats Stats() const override;
 
@@ -92,6 +93,8 @@ class RocksDbTier final : public Tier {
   void TakeRow(const ChunkKey& key, std::vector<Removed>& removed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeGone(const std::vector<Residents::Gone>& gone, std::vector<Removed>& removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Moves chunks that are in another share than that of their space, the coldest first.
+  absl::Status MoveMisplaced();
   // Makes room for `bytes` more. RESOURCE_EXHAUSTED names the path.
   absl::Status Reserve(Residents::Share share, uint64_t bytes, const ChunkKey& spared, std::vector<Removed>& removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

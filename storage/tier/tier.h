@@ -37,6 +37,14 @@ struct TierStats {
   uint64_t corrupt = 0;   // chunks dropped because a checksum failed
   uint64_t expired = 0;   // chunks dropped because their time was over
   uint64_t bypassed = 0;  // chunks that Admits did not think worth their place
+  double quota_used = 0;  // the greatest part of its quota that a space takes; 0: no space has one
+};
+
+// What became of chunks when quotas changed.
+struct QuotaOutcome {
+  uint64_t evicted_chunks = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t over_bytes = 0;  // that are still over some quota: they are pinned
 };
 
 // What a tier is told by its owner; all of it outlives the tier.
@@ -107,6 +115,11 @@ class Tier {
   // How many bytes more of that space fit while nothing has to go for them and `keep_free` bytes of the budget stay
   // free.
   virtual uint64_t SpareBytes(const SpaceId& space, uint64_t keep_free) = 0;
+
+  // Other quotas from now on: chunks that are beyond them are evicted, each space's by its own order, but for those
+  // that are pinned. One call at a time. UNAVAILABLE: the disk does not tell whose its chunks are; the quotas bind what
+  // is stored from now on.
+  virtual absl::StatusOr<QuotaOutcome> SetQuotas(const SpaceQuotas& quotas) = 0;
 
   // All visible chunks, in no order. Chunks put or erased meanwhile may or may not be among them. No lock is held for
   // longer than a small part of them takes.

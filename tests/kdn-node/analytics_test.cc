@@ -6,6 +6,7 @@
 #include "kdn-node/analytics_service.h"
 #include "kdn/v1/analytics.grpc.pb.h"
 #include "storage/analytics/snapshot_wire.h"
+#include "storage/base/trace_context.h"
 #include "tests/kdn-node/node_test.h"
 
 namespace kdn {
@@ -152,6 +153,117 @@ TEST_F(AnalyticsServiceTest, PrometheusSeriesHaveBoundedLabels) {
   double chunks = 0;
   for (const auto& metric : missed->metric) chunks += metric.counter.value;
   EXPECT_EQ(chunks, 8);
+}
+
+TEST_F(AnalyticsServiceTest, WhatEnginesReportIsToldAndABadReportChangesNothing) {
+  StartCounting();
+  const auto stub = v1::AnalyticsService::NewStub(Channel());
+  const auto report = [&](const v1::ReportUseRequest& request) {
+    grpc::ClientContext context;
+    v1::ReportUseResponse response;
+    return stub->ReportUse(&context, request, &response);
+  };
+  UseReport good = {.space = testing::IdOf(space()), .description = {.model = "acme/tiny", .tenant = "blue"}};
+  good.prefilled_tokens = 1600;
+  good.prefill_seconds = 100;
+  good.blend = {.prompts = 1, .prompt_tokens = 64, .moved_tokens = 48};
+  ASSERT_TRUE(report(ToWire(good)).ok());
+  v1::ReportUseRequest bad = ToWire(good);
+  bad.mutable_description()->set_model("worse");
+  bad.mutable_blend()->set_late_tokens(-5);
+  const grpc::Status refused = report(bad);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), ::testing::HasSubstr("late_tokens"));
+
+  const std::vector<Chunk> chunks = MakeChunks(2);
+  MustStore(chunks);
+  ASSERT_TRUE(Fetch(FetchRequestFor(chunks)).status.ok());
+  const AnalyticsSnapshot snapshot = Get();
+  ASSERT_EQ(snapshot.spaces.size(), 1u);
+  const SpaceAnalytics& told = snapshot.spaces[0];
+  EXPECT_EQ(told.description.model, "acme/tiny");
+  EXPECT_EQ(told.blend, good.blend);
+  EXPECT_EQ(told.prefill_source, PrefillSource::kEngines);
+  EXPECT_DOUBLE_EQ(told.prefill_seconds_saved, 2);
+
+  const auto families = AnalyticsMetrics(analytics_).Collect();
+  const auto info = std::ranges::find(families, "kdn_cache_space_info", &prometheus::MetricFamily::name);
+  ASSERT_NE(info, families.end());
+  ASSERT_EQ(info->metric.size(), 1u);
+  EXPECT_EQ(info->metric[0].label.at(1).value, "acme/tiny");
+  EXPECT_EQ(info->metric[0].label.at(2).value, "blue");
+  const auto moved = std::ranges::find(families, "kdn_cache_blend_moved_tokens_total", &prometheus::MetricFamily::name);
+  ASSERT_NE(moved, families.end());
+  EXPECT_EQ(moved->metric.at(0).counter.value, 48);
+}
+
+TEST_F(AnalyticsServiceTest, WhatNodesAndOperatorsAskForIsNoDemand) {
+  StartCounting();
+  const std::vector<Chunk> chunks = MakeChunks(3);
+  MustStore({chunks[0], chunks[1]});
+  std::vector<ChunkKey> keys;
+  for (const Chunk& chunk : chunks) keys.push_back(chunk.manifest->key);
+  for (const bool bulk : {true, false}) {
+    for (const Asker asker : {Asker::kNode, Asker::kOperator, Asker::kEngine}) {
+      const auto transport =
+          MakeRemoteTransport(server_->endpoint().ToString(), {.bulk = bulk, .shared_memory = false, .asker = asker});
+      ASSERT_TRUE(transport->Lookup(testing::IdOf(space()), keys, Fidelity::kExact, absl::InfiniteFuture()).ok());
+      IgnoringSink sink;
+      const FetchQuery query = {.space = testing::IdOf(space()), .keys = keys};
+      ASSERT_TRUE(transport->Fetch(query, absl::InfiniteFuture(), sink).ok());
+      if (asker != Asker::kEngine && bulk) {
+        EXPECT_TRUE(Get().spaces.at(0).asked.chunks == 0) << "nothing but the stores is counted";
+      }
+    }
+  }
+  ASSERT_TRUE(Eventually([&] { return Get().spaces.at(0).delivered[0].chunks == 4; }));
+  const SpaceAnalytics space = Get().spaces.at(0);
+  EXPECT_EQ(space.requests, 2u);
+  EXPECT_EQ(space.asked.chunks, 6);
+  EXPECT_EQ(MissedBy(space, MissCause::kNeverStored), 2);
+}
+
+TEST_F(AnalyticsServiceTest, RequestsAreToldToWhoeverListensAndTheStreamEndsWithTheNode) {
+  StartCounting();
+  const std::vector<Chunk> chunks = MakeChunks(2);
+  MustStore({chunks[0]});
+  const auto stub = v1::AnalyticsService::NewStub(Channel());
+  grpc::ClientContext context;
+  const auto stream = stub->RecordRequests(&context, {});
+  v1::RecordedRequests message;
+  ASSERT_TRUE(stream->Read(&message));
+  EXPECT_TRUE(message.listening());
+  const TraceContext trace = NewTrace();
+  {
+    const ScopedTrace scope(trace);
+    const auto bulk = MakeRemoteTransport(server_->endpoint().ToString(), {.shared_memory = false});
+    const std::vector<ChunkKey> keys = {chunks[0].manifest->key, chunks[1].manifest->key};
+    const std::vector<uint32_t> positions = {3, 5};
+    ASSERT_TRUE(
+        bulk->LookupPart(testing::IdOf(space()), keys, positions, Fidelity::kExact, absl::InfiniteFuture()).ok());
+  }
+  ASSERT_TRUE(stream->Read(&message));
+  ASSERT_EQ(message.requests_size(), 1);
+  const v1::RecordedRequest& request = message.requests(0);
+  EXPECT_EQ(request.space_id(), SpaceBytes());
+  EXPECT_EQ(request.keys(), KeysOf(chunks));
+  EXPECT_EQ(request.trace_id(), std::string(trace.trace_id.begin(), trace.trace_id.end()));
+  EXPECT_THAT(std::vector<uint32_t>(request.positions().begin(), request.positions().end()),
+              ::testing::ElementsAre(3u, 5u));
+  EXPECT_EQ(request.prefix_tokens(0), chunks[0].manifest->tokens);
+  EXPECT_EQ(request.prefix_tokens(1), 0u);
+  EXPECT_FALSE(request.fetch());
+
+  v1::RecordRequestsRequest bad;
+  bad.set_sample(2);
+  grpc::ClientContext bad_context;
+  const auto refused = stub->RecordRequests(&bad_context, bad);
+  EXPECT_FALSE(refused->Read(&message));
+  EXPECT_EQ(refused->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+
+  server_->Stop(absl::Minutes(1));
+  EXPECT_FALSE(stream->Read(&message));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 }  // namespace

@@ -83,7 +83,7 @@ TEST(ParseFlags, ReadsEveryFlag) {
   EXPECT_EQ(flags.server.service.max_fetch_bytes, uint64_t{100} << 20);
   EXPECT_EQ(flags.stop_grace, absl::ZeroDuration());
   EXPECT_EQ(flags.port_file, "/p");
-  EXPECT_EQ(flags.log_level, "warn");
+  EXPECT_EQ(flags.log.level, "warn");
 }
 
 TEST(ParseFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {

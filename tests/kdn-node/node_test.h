@@ -81,6 +81,9 @@ class HookedStore final : public TieredStore {
   void Flush() override { store_->Flush(); }
   void Settle() override { store_->Settle(); }
   void Scrub() override { store_->Scrub(); }
+  absl::StatusOr<std::vector<QuotaOutcome>> SetQuotas(const SpaceQuotas& quotas) override {
+    return store_->SetQuotas(quotas);
+  }
   StoreStats Stats() override { return store_->Stats(); }
   const std::shared_ptr<SharedArena>& arena() const override { return store_->arena(); }
 

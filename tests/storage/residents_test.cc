@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <map>
+
+#include "storage/base/split_mix.h"
 #include "storage/base/status.h"
 #include "tests/storage/test_chunks.h"
 
@@ -166,6 +170,110 @@ TEST(ResidentsTest, SpacesBeyondTheLimitShareTheCommonPolicy) {
   for (uint32_t n = 1; n < Residents::kMaxShares; ++n) ASSERT_EQ(share_of(n), n);
   EXPECT_EQ(share_of(5000), 0u);
   EXPECT_EQ(share_of(1), 1u);
+}
+
+TEST(ResidentsTest, AQuotaThatComesTakesItsSpaceOutOfTheCommonShareInItsOrder) {
+  const testing::FixedPins pins({Key(2)});
+  Residents residents(Lru(100), pins);
+  for (uint8_t i = 1; i <= 5; ++i) residents.Insert(0, Facts(i, 20), kStart + absl::Hours(i));
+  residents.Access(0, Key(1));
+  residents.SetQuotas({.named = {{Space(1), 0.4}}});
+  const Residents::Share share = residents.ShareOf(Space(1));
+  ASSERT_NE(share, 0u);
+  EXPECT_EQ(residents.ShareOf(Space(2)), 0u);
+  // All but chunk 5 are of the space.
+  for (const ChunkKey& key : residents.ColdestFirst(0)) {
+    if (key != Key(5)) {
+      EXPECT_TRUE(residents.Move(0, share, Facts(key.bytes[0], 20)));
+    }
+  }
+  EXPECT_FALSE(residents.Move(0, share, Facts(1, 20))) << "it is there already";
+  EXPECT_EQ(residents.bytes(), 100u) << "nothing goes before Trim";
+  EXPECT_EQ(residents.FullestShare(), 2);
+  EXPECT_EQ(residents.OverBytes(), 40u);
+  EXPECT_THAT(KeysOf(residents.Trim(1)), ElementsAre(Key(3)));
+  EXPECT_THAT(KeysOf(residents.Trim(100)), ElementsAre(Key(4))) << "chunk 1 was used, chunk 2 is pinned";
+  EXPECT_THAT(residents.Trim(100), IsEmpty());
+  EXPECT_EQ(residents.OverBytes(), 0u);
+  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart + absl::Hours(1))), ElementsAre(Key(1))) << "expiry moved with it";
+  residents.SetQuotas({});
+  EXPECT_EQ(residents.ShareOf(Space(1)), 0u);
+  EXPECT_TRUE(residents.Move(share, 0, Facts(2, 20)));
+  EXPECT_EQ(residents.FullestShare(), 0);
+}
+
+// Whatever order things happen in: what is accounted is what is held, and after Trim no share is over its limit.
+TEST(ResidentsTest, AccountingHoldsWhileQuotasChangeUnderLoad) {
+  constexpr uint64_t kBudget = 1000;
+  struct Held {
+    uint8_t space = 0;
+    Residents::Share share = 0;
+    uint64_t bytes = 0;
+  };
+  for (const PolicyKind kind : kAllPolicies) {
+    uint64_t random = 7;
+    const auto draw = [&](uint64_t below) { return (random = Mix64(random + 1)) % below; };
+    Residents residents({.budget_bytes = kBudget, .policy = kind}, Pins::None());
+    std::map<ChunkKey, Held> held;
+    const auto drop = [&](const std::vector<Residents::Gone>& gone) {
+      for (const Residents::Gone& chunk : gone) {
+        ASSERT_EQ(held.at(chunk.key).bytes, chunk.bytes);
+        held.erase(chunk.key);
+      }
+    };
+    uint8_t next = 0;
+    for (int step = 0; step < 3000; ++step) {
+      const auto space = static_cast<uint8_t>(1 + draw(4));
+      const uint64_t what = draw(10);
+      if (what < 6) {
+        const ChunkKey key = Key(next = static_cast<uint8_t>(next % 200 + 1));
+        if (const auto old = held.find(key); old != held.end()) {
+          ASSERT_TRUE(residents.Erase(old->second.share, key));
+          held.erase(old);
+        }
+        const uint64_t bytes = 1 + draw(60);
+        const Residents::Share share = residents.ShareOf(Space(space));
+        const Residents::Reserved room = residents.Reserve(share, bytes, key, kStart);
+        drop(room.gone);
+        if (!room.status.ok()) continue;
+        residents.Release(share, bytes);
+        residents.Insert(share, Facts(next, bytes), absl::InfiniteFuture());
+        held[key] = {.space = space, .share = share, .bytes = bytes};
+      } else if (what < 8 && !held.empty()) {
+        const auto it = std::next(held.begin(), static_cast<std::ptrdiff_t>(draw(held.size())));
+        residents.Access(it->second.share, it->first);
+      } else if (what == 8) {
+        residents.Surplus(draw(100));
+      } else {
+        SpaceQuotas quotas;
+        if (draw(2) == 0) quotas.each = static_cast<double>(draw(11)) / 10;
+        if (draw(2) == 0) quotas.named[Space(space)] = static_cast<double>(draw(11)) / 10;
+        residents.SetQuotas(quotas);
+        for (auto& [key, chunk] : held) {
+          const Residents::Share share = residents.ShareOf(Space(chunk.space));
+          if (share == chunk.share) continue;
+          ASSERT_TRUE(residents.Move(chunk.share, share, Facts(key.bytes[0], chunk.bytes)));
+          chunk.share = share;
+        }
+        while (true) {
+          const std::vector<Residents::Gone> gone = residents.Trim(3);
+          ASSERT_LE(gone.size(), 3u);
+          if (gone.empty()) break;
+          drop(gone);
+        }
+        ASSERT_EQ(residents.OverBytes(), 0u);
+        std::map<uint8_t, uint64_t> bytes_of;
+        for (const auto& [key, chunk] : held) bytes_of[chunk.space] += chunk.bytes;
+        for (const auto& [id, bytes] : bytes_of) {
+          ASSERT_LE(static_cast<double>(bytes), quotas.Of(Space(id)) * kBudget) << PolicyName(kind);
+        }
+      }
+      uint64_t sum = 0;
+      for (const auto& [key, chunk] : held) sum += chunk.bytes;
+      ASSERT_EQ(residents.bytes(), sum) << PolicyName(kind) << ", step " << step;
+      ASSERT_EQ(residents.size(), held.size());
+    }
+  }
 }
 
 }  // namespace

@@ -470,6 +470,41 @@ TEST_F(RocksDbTierTest, LoweredQuotaIsHeldFromTheStart) {
   }
 }
 
+TEST_F(RocksDbTierTest, AQuotaThatIsSetWhileItRunsTakesEffectAtOnceAndGoesAgain) {
+  const KvSpace other = testing::MakeSpace("test/other");
+  Open();
+  for (uint32_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(tier_->Put(Make(i), Ack::kDurable).ok());
+    ASSERT_TRUE(tier_->Put(MakeChunk(other, i, 256), Ack::kDurable).ok());
+  }
+  const uint64_t bytes = tier_->Stats().bytes;
+  Open(bytes);
+  ASSERT_TRUE(tier_->Read(Make(0).manifest->key, {}).ok());
+  SpaceQuotas quotas;
+  quotas.named[testing::IdOf(space_)] = 0.25;  // two of them
+  const absl::StatusOr<QuotaOutcome> lowered = tier_->SetQuotas(quotas);
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  EXPECT_EQ(lowered->evicted_chunks, 2u);
+  EXPECT_EQ(lowered->evicted_bytes, bytes / 4);
+  EXPECT_EQ(lowered->over_bytes, 0u);
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(Holds(Make(i)), i == 0 || i == 3) << i << ": those go that were used longest ago";
+    EXPECT_TRUE(Holds(MakeChunk(other, i, 256))) << i;
+  }
+  EXPECT_EQ(tier_->Stats().quota_used, 1);
+  ASSERT_TRUE(tier_->Put(Make(5), Ack::kDurable).ok());
+  EXPECT_FALSE(Holds(Make(0))) << "its own go for it, the one first that was looked at first";
+  EXPECT_EQ(tier_->Stats().bytes, bytes * 3 / 4);
+  const absl::StatusOr<QuotaOutcome> lifted = tier_->SetQuotas({});
+  ASSERT_TRUE(lifted.ok()) << lifted.status();
+  EXPECT_EQ(lifted->evicted_chunks, 0u);
+  EXPECT_EQ(tier_->Stats().quota_used, 0);
+  ASSERT_TRUE(tier_->Put(Make(6), Ack::kDurable).ok());
+  ASSERT_TRUE(tier_->Put(Make(7), Ack::kDurable).ok());
+  EXPECT_TRUE(Holds(Make(3)));
+  EXPECT_EQ(tier_->Stats().bytes, bytes);
+}
+
 TEST_F(RocksDbTierTest, SecondOpenerIsToldWhoHoldsThePath) {
   Open();
   const absl::Status status = TryOpen().status();

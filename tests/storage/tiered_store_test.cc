@@ -95,6 +95,7 @@ class FakeDisk final : public Tier {
   absl::Status Erase(const ChunkKey& key) override { return tier_.Erase(key); }
   std::vector<ChunkKey> TakeSurplus(uint64_t headroom_bytes) override { return tier_.TakeSurplus(headroom_bytes); }
   void DropExpired() override { tier_.DropExpired(); }
+  absl::StatusOr<QuotaOutcome> SetQuotas(const SpaceQuotas& quotas) override { return tier_.SetQuotas(quotas); }
   std::vector<ChunkKey> Keys() override { return tier_.Keys(); }
   TierStats Stats() const override { return tier_.Stats(); }
 
@@ -377,6 +378,34 @@ TEST_F(TieredStoreTest, SpaceOverItsQuotaLosesItsOwnChunksOnly) {
   const absl::Status refused = Put(MakeChunk(space_, 9, 64));
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_THAT(MessageOf(refused), HasSubstr("quota"));
+}
+
+TEST_F(TieredStoreTest, AQuotaThatIsSetLaterBindsAllTiersAndSparesWhatIsPinned) {
+  const KvSpace other = testing::MakeSpace("test/other");
+  Open(/*memory_chunks=*/10, /*disk_chunks=*/10);
+  for (uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(store_->Put(MakeChunk(other, i), Ack::kDurable).ok());
+  for (uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(Put(Make(i), Ack::kDurable).ok());
+  const std::vector<ChunkKey> pinned = {Make(0).manifest->key, Make(1).manifest->key};
+  const absl::StatusOr<Lease> lease = store_->Pin(id_, pinned, absl::Minutes(1));
+  ASSERT_TRUE(lease.ok());
+  SpaceQuotas quotas;
+  quotas.named[id_] = 0.1;
+  absl::StatusOr<std::vector<QuotaOutcome>> outcomes = store_->SetQuotas(quotas);
+  ASSERT_TRUE(outcomes.ok()) << outcomes.status();
+  ASSERT_EQ(outcomes->size(), 2u);
+  for (const QuotaOutcome& outcome : *outcomes) {
+    EXPECT_EQ(outcome.evicted_chunks, 2u);
+    EXPECT_EQ(outcome.over_bytes, cost_);
+  }
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(FetchTier(Make(i)) == TierKind::kMemory, i < 2) << i;
+    EXPECT_TRUE(disk_->Holds(MakeChunk(other, i))) << i;
+  }
+  ASSERT_TRUE(store_->Unpin(lease->id).ok());
+  outcomes = store_->SetQuotas(quotas);
+  ASSERT_TRUE(outcomes.ok());
+  EXPECT_EQ((*outcomes)[0].evicted_chunks, 1u);
+  EXPECT_EQ((*outcomes)[0].over_bytes, 0u);
 }
 
 TEST_F(TieredStoreTest, WhatTheDiskHasLeastUseForMovesDownAndComesUpAgainWhenItIsUsed) {

@@ -1,7 +1,11 @@
 // kdnctl analytics: what the cache is worth: hit ratios, why requests missed, and what more memory would hit.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <array>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +22,9 @@ constexpr std::array kBudgetFactors = {0.5, 1.0, 2.0, 4.0, 8.0};
 constexpr uint32_t kMostHotPrefixes = 512;  // that a node tells
 
 struct AnalyticsFlags {
-  std::string space;  // the first hexadecimal digits of one; empty: all
+  std::string space;   // the first hexadecimal digits of one; empty: all
+  std::string model;   // as its engines call it; empty: all
+  std::string tenant;  // the same
   uint32_t prefixes = 10;
 };
 
@@ -52,6 +58,31 @@ absl::StatusOr<FleetAnalytics> AskForAnalytics(Context& context, uint32_t prefix
   return result;
 }
 
+// What engines call the spaces, each once.
+std::string NamesOf(const AnalyticsSnapshot& sum, std::string SpaceDescription::*name) {
+  std::set<std::string> names;
+  for (const SpaceAnalytics& space : sum.spaces) names.insert(space.description.*name);
+  names.erase("");
+  return names.empty() ? "none; engines report them" : fmt::format("'{}'", fmt::join(names, "', '"));
+}
+
+// Leaves the spaces of that model and tenant.
+absl::Status Choose(const AnalyticsFlags& flags, AnalyticsSnapshot& sum) {
+  AnalyticsSnapshot chosen = sum;
+  chosen.KeepSpaces(flags.model, "");
+  if (chosen.spaces.empty() && !flags.model.empty()) {
+    return NotFound("--model: no space of '{}' is known; models: {}", flags.model,
+                    NamesOf(sum, &SpaceDescription::model));
+  }
+  chosen.KeepSpaces("", flags.tenant);
+  if (chosen.spaces.empty() && !flags.tenant.empty()) {
+    return NotFound("--tenant: no such space of '{}' is known; tenants: {}", flags.tenant,
+                    NamesOf(sum, &SpaceDescription::tenant));
+  }
+  sum = std::move(chosen);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<SpaceAnalytics> ChosenSpace(const AnalyticsSnapshot& sum, const std::string& prefix) {
   if (prefix.empty()) return sum.Total();
   const SpaceAnalytics* chosen = nullptr;
@@ -78,9 +109,42 @@ void AddTotals(const AnalyticsSnapshot& sum, const SpaceAnalytics& all, Report& 
   report.Add("delivered_tokens", "Tokens delivered", Show::kCount, delivered.tokens);
   report.Add("delivered_bytes", "Bytes delivered", Show::kBytes, delivered.bytes);
   const bool told = all.prefill_source != PrefillSource::kUnknown;
-  report.Add("prefill_seconds_saved", "Prefill saved", Show::kSeconds, told ? Json(all.prefill_seconds_saved) : Json());
-  if (!told)
-    report.Note("Nodes do not know how fast engines compute: --prefill-rate tells them, and they the time saved.");
+  report.Add("prefill_seconds_saved", "Prefill saved", Show::kSeconds, told ? Json(all.PrefillSecondsSaved()) : Json());
+  if (told) return;
+  report.Note(
+      "Nobody has told nodes how fast engines compute: engines report it (kdn-client/usage), or --prefill-rate.");
+}
+
+// Where there is any.
+void AddBlend(const BlendCounts& blend, Report& report) {
+  if (blend.IsZero()) return;
+  report.Add("blended_prompts", "Prompts blended", Show::kCount, blend.prompts);
+  report.Add("blend_refused_prompts", "Prompts not blended", Show::kCount, blend.Refused());
+  report.Add("blend_discovered_segments", "Segments found without marks", Show::kCount, blend.discovered_segments);
+  report.Add("blend_computed_percent", "Computed, of a full prefill's", Show::kPercent,
+             PercentOf(blend.computed_layer_tokens, blend.full_layer_tokens));
+  if (blend.prompts > 0) {
+    Table& table = report.AddTable(
+        "blend", "Tokens of blended prompts",
+        {{"tokens_are", "TOKENS"}, {"tokens", "COUNT", Show::kCount}, {"percent", "OF THEM", Show::kPercent}});
+    const auto add = [&](const char* name, double tokens) {
+      table.Add({name, tokens, PercentOf(tokens, blend.prompt_tokens)});
+    };
+    add("reused at their place", blend.exact_tokens);
+    add("moved and reused", blend.moved_tokens - blend.recomputed_tokens);
+    add("moved, computed anew", blend.recomputed_tokens);
+    add("computed, not held", blend.fresh_tokens - blend.late_tokens);
+    add("computed, came too late", blend.late_tokens);
+  }
+  if (blend.Refused() <= 0) return;
+  Table& refused = report.AddTable(
+      "blend_refused", "Why prompts were not blended",
+      {{"reason", "REASON"}, {"prompts", "PROMPTS", Show::kCount}, {"percent", "OF THEM", Show::kPercent}});
+  for (size_t i = 0; i < kBlendRefusalCount; ++i) {
+    if (blend.refused[i] <= 0) continue;
+    refused.Add({std::string(BlendRefusalName(static_cast<BlendRefusal>(i))), blend.refused[i],
+                 PercentOf(blend.refused[i], blend.Refused())});
+  }
 }
 
 void AddMisses(const SpaceAnalytics& all, Report& report) {
@@ -140,15 +204,28 @@ void AddWhatIf(const AnalyticsSnapshot& sum, Report& report) {
 void AddSpacesAndPrefixes(const AnalyticsSnapshot& sum, const AnalyticsFlags& flags, Report& report) {
   Table& spaces = report.AddTable("spaces", "Spaces",
                                   {{"space", "SPACE", Show::kId},
+                                   {"model", "MODEL"},
+                                   {"tenant", "TENANT"},
+                                   {"adapter", ""},
+                                   {"weights_revision", ""},
                                    {"requests", "REQUESTS", Show::kCount},
                                    {"asked_tokens", "TOKENS ASKED FOR", Show::kCount},
                                    {"hit_tokens_percent", "HIT", Show::kPercent},
-                                   {"stored_bytes", "STORED", Show::kBytes}});
+                                   {"stored_bytes", "STORED", Show::kBytes},
+                                   {"prefill_tokens_per_second", "", Show::kCount},
+                                   {"prefill_source", ""},
+                                   {"prefill_seconds_saved", "PREFILL SAVED", Show::kSeconds}});
+  const auto named = [](const std::string& text) { return text.empty() ? Json() : Json(text); };
   for (const SpaceAnalytics& space : sum.spaces) {
     const std::string name = space.space.IsZero() ? "other" : space.space.ToHex();
     if (!name.starts_with(flags.space)) continue;
-    spaces.Add({name, space.requests, space.asked.tokens, PercentOf(space.Hit().tokens, space.asked.tokens),
-                space.stored.bytes});
+    const bool priced = space.prefill_source != PrefillSource::kUnknown;
+    spaces.Add({name, named(space.description.model), named(space.description.tenant), named(space.description.adapter),
+                named(space.description.weights_revision), space.requests, space.asked.tokens,
+                PercentOf(space.Hit().tokens, space.asked.tokens), space.stored.bytes,
+                priced ? Json(space.prefill_tokens_per_second) : Json(),
+                priced ? Json(PrefillSourceName(space.prefill_source)) : Json(),
+                priced ? Json(space.PrefillSecondsSaved()) : Json()});
   }
   Table& prefixes = report.AddTable("hot_prefixes", "Hot prefixes",
                                     {{"key", "KEY OF THE LAST CHUNK"},
@@ -167,11 +244,13 @@ void AddSpacesAndPrefixes(const AnalyticsSnapshot& sum, const AnalyticsFlags& fl
 }
 
 absl::StatusOr<ExitCode> ShowAnalytics(Context& context, const AnalyticsFlags& flags) {
-  KDN_ASSIGN_OR_RETURN(const FleetAnalytics fleet, AskForAnalytics(context, flags.prefixes));
+  KDN_ASSIGN_OR_RETURN(FleetAnalytics fleet, AskForAnalytics(context, flags.prefixes));
+  KDN_RETURN_IF_ERROR(Choose(flags, fleet.sum));
   KDN_ASSIGN_OR_RETURN(const SpaceAnalytics all, ChosenSpace(fleet.sum, flags.space));
   Report report;
   AddTotals(fleet.sum, all, report);
   AddMisses(all, report);
+  AddBlend(all.blend, report);
   AddTiers(fleet.sum, all, report);
   AddWhatIf(fleet.sum, report);
   AddSpacesAndPrefixes(fleet.sum, flags, report);
@@ -190,12 +269,17 @@ absl::StatusOr<ExitCode> ShowAnalytics(Context& context, const AnalyticsFlags& f
 Runner DeclareAnalytics(CLI::App& app) {
   auto flags = std::make_shared<AnalyticsFlags>();
   app.add_option("--space", flags->space, "One space: its first hexadecimal digits")->type_name("HEX");
+  app.add_option("--model", flags->model, "Spaces of this model alone")->type_name("NAME");
+  app.add_option("--tenant", flags->tenant, "Spaces of this tenant alone")->type_name("NAME");
   app.add_option("--prefixes", flags->prefixes, "So many hot prefixes")
       ->check(CLI::Range(0U, kMostHotPrefixes))
       ->type_name("N")
       ->capture_default_str();
   app.footer("Nodes count since they started; the placement daemon's web page shows how it went over time.");
-  return [flags](Context& context) { return ShowAnalytics(context, *flags); };
+  CLI::App* const record = app.add_subcommand("record", "A trace of what engines ask for, until Ctrl-C");
+  return [flags, record, run_record = DeclareRecord(*record)](Context& context) {
+    return record->parsed() ? run_record(context) : ShowAnalytics(context, *flags);
+  };
 }
 
 }  // namespace kdn::ctl

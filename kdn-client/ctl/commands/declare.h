@@ -37,7 +37,9 @@ Runner DeclareDelete(CLI::App& app);
 Runner DeclareClear(CLI::App& app);
 
 Runner DeclareAnalytics(CLI::App& app);
+Runner DeclareRecord(CLI::App& app);  // of `analytics record`
 Runner DeclareReplay(CLI::App& app);
+Runner DeclareBlend(CLI::App& app);
 Runner DeclareCompletion(CLI::App& app);
 
 }  // namespace kdn::ctl

@@ -117,7 +117,7 @@ absl::StatusOr<ExitCode> Live(Context& context, const replay::Trace& trace, cons
   KDN_ASSIGN_OR_RETURN(options.chunk_bytes, SizeFlag("--chunk-bytes", flags.chunk_bytes, 1));
   if (flags.speed < 0) return InvalidArgument("--speed: {} is below 0", flags.speed);
   KDN_ASSIGN_OR_RETURN(Fleet* const fleet, context.OpenFleet());
-  KDN_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport, fleet->transport());
+  KDN_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport, fleet->transport(Asker::kEngine));
   // What is not there would look like a cache that never hits.
   KDN_RETURN_IF_ERROR(transport->Stats(context.Deadline()).status());
   Progress progress(context.terminal(), "replay");

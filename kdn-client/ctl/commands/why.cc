@@ -11,6 +11,7 @@
 #include "kdn-client/ctl/fleet_queries.h"
 #include "kdn-client/ctl/wire_names.h"
 #include "storage/base/status.h"
+#include "storage/base/trace_context.h"
 
 namespace kdn::ctl {
 namespace {
@@ -262,6 +263,7 @@ absl::StatusOr<ExitCode> Explain(Context& context, const ChunkFlags& flags) {
     const std::string role = RoleOf(topology, of_key.key, node.name);
     if (role != "none") nodes.Add({node.name, role, {}, {}, {}, {}, {}, {}, MessageOf(why)});
   }
+  report.Add("request_id", "Request", Show::kText, CurrentTrace().RequestId());
   context.Print(report);
   return held != nullptr ? ExitCode::kDone : ExitCode::kNotFound;
 }

@@ -35,6 +35,7 @@ function draw() {
   panels.drawHistoryTable(history);
   panels.drawCauses(history.total);
   panels.drawTiers(overview, history.total);
+  panels.drawBlend(history.total);
   panels.drawPrefixes(overview, state.space);
   panels.drawNodes(overview);
   panels.drawSpaces(overview);

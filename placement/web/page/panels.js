@@ -20,7 +20,7 @@ export function drawKpis(overview, total) {
   text('kpi-bytes', bytes(sum(total.delivered, 'bytes')));
   text('kpi-stored', bytes(total.stored.bytes));
   text('kpi-saved', overview.prefill_speed_known ? seconds(total.prefill_seconds_saved) : '–');
-  text('kpi-saved-note', overview.prefill_speed_known ? 'of computing' : 'give nodes --prefill-rate');
+  text('kpi-saved-note', overview.prefill_speed_known ? 'of computing' : 'no engine has reported');
   text('kpi-nodes', `${overview.nodes_answered} / ${overview.nodes_total}`);
   text('kpi-nodes-note', overview.nodes_stale > 0 ? `${overview.nodes_stale} stale` : 'answer');
 }
@@ -170,23 +170,56 @@ export function drawNodes(overview) {
     }));
 }
 
+// What its engines call it, or the beginning of its id.
+export const spaceName = (space) => (space.model ? [space.model, space.adapter, space.tenant].filter(Boolean).join(' · ') : short(space.space));
+const nameOf = (overview, id) => { const space = overview.spaces.find((s) => s.space === id); return space?.model ? spaceName(space) : short(id ?? ''); };
+
 export function drawSpaces(overview) {
   if (!overview.spaces.length) { fill('spaces', element('tbody', {}, element('tr', {}, element('td', { class: 'quiet' }, 'No space has been asked for yet.')))); return; }
-  table('spaces', [['Space'], ['Requests', 1], ['Asked for', 1], ['Hit ratio', 1], ['Delivered', 1], ['Stored', 1]],
+  table('spaces', [['Space'], ['Model'], ['Tenant'], ['Requests', 1], ['Asked for', 1], ['Hit ratio', 1], ['Delivered', 1], ['Stored', 1]],
     overview.spaces.map((space) => [
       element('span', { class: 'mono', title: space.space }, short(space.space)),
+      element('span', { title: space.weights_revision ? `weights ${space.weights_revision}` : undefined }, [space.model, space.adapter].filter(Boolean).join(' · ') || '–'),
+      space.tenant || '–',
       count(space.requests), count(space.asked.tokens),
       space.asked.tokens > 0 ? percent(space.hit_ratio.tokens) : '–',
       bytes(sum(space.delivered, 'bytes')), bytes(space.stored.bytes)]));
 }
 
-function eventText(event) {
+const refusalNotes = {
+  no_profile: 'no profile was given', profile_failed: 'calibration found no good schedule', other_space: 'the profile is of another model',
+  bad_profile: 'the profile is not valid', not_faster: 'a full prefill was as quick', nothing_held: 'nothing behind the front was held',
+  failed: 'the engine could not go on',
+};
+
+// Shown once an engine has met a prompt of several segments.
+export function drawBlend(total) {
+  const { blend } = total;
+  $('blend-card').hidden = !blend;
+  if (!blend) return;
+  const refused = Object.entries(blend.refused).filter(([, prompts]) => prompts >= 0.5).sort((a, b) => b[1] - a[1]);
+  const all = refused.reduce((prompts, [, n]) => prompts + n, 0);
+  text('blend-note', `${count(blend.prompts)} prompts blended, ${count(all)} not`);
+  const parts = [['Reused at their place', blend.exact_tokens, 'c-accent'], ['Moved and reused', blend.moved_tokens - blend.recomputed_tokens, 'c-accent'],
+    ['Moved, computed anew', blend.recomputed_tokens, 'c-second'], ['Computed: not held', blend.fresh_tokens - blend.late_tokens, 'c-miss'],
+    ['Computed: came too late', blend.late_tokens, 'c-miss']];
+  const row = (name, part, tone, value, title = '') => element('tr', {}, element('td', { class: 'name', title }, name),
+    element('td', {}, bar(part, tone)), element('td', { class: 'n' }, percent(part)), element('td', { class: 'n quiet' }, value));
+  fill('blend', element('caption', { class: 'visually-hidden' }, 'Tokens of blended prompts, and why prompts were not blended'),
+    element('tbody', {},
+      ...(blend.prompt_tokens > 0 ? parts.map(([name, tokens, tone]) => row(name, tokens / blend.prompt_tokens, tone, count(tokens))) : []),
+      ...refused.map(([reason, prompts]) => row(`Not blended: ${refusalNotes[reason] ?? words(reason)}`, prompts / all, 'c-miss', count(prompts)))));
+  text('blend-say', blend.full_layer_tokens > 0
+    ? `${percent(blend.computed_ratio)} of what full prefills would have computed was computed. ${count(blend.discovered_segments)} of ${count(blend.segments)} segments were found without marks.` : '');
+}
+
+function eventText(event, overview) {
   const many = event.chunks ? `${count(event.chunks)} chunks, ${bytes(event.bytes)}` : '';
   const where = event.tier ? ` in ${tierNames[event.tier].toLowerCase()}` : '';
   switch (event.kind) {
     case 'node_state': return `${event.node} is ${event.state}`;
     case 'node_left': return `${event.node} has left the cluster`;
-    case 'space_seen': return `${event.node} saw space ${short(event.space ?? '')} for the first time`;
+    case 'space_seen': return `${event.node} saw space ${nameOf(overview, event.space)} for the first time`;
     case 'eviction_burst': return `${event.node} evicted ${many}${where}`;
     case 'refused': return `${event.node} refused ${many}`;
     case 'corrupt': return `${event.node} dropped ${many}${where}: a checksum failed`;
@@ -201,13 +234,13 @@ export function drawEvents(overview) {
   fill('events', ...events.map((event) => element('li', {},
     element('time', { datetime: new Date(event.unix_ms).toISOString(), title: fullTime(event.unix_ms) },
       eventTime(event.unix_ms, overview.taken_unix_ms)),
-    element('span', {}, eventText(event)))));
+    element('span', {}, eventText(event, overview)))));
 }
 
 export function drawSpaceChoice(overview, chosen) {
   fill('space', element('option', { value: '' }, 'All spaces'),
     ...overview.spaces.filter((space) => space.has_history).map((space) =>
-      element('option', { value: space.space }, `Space ${short(space.space)}`)));
+      element('option', { value: space.space }, space.model ? spaceName(space) : `Space ${short(space.space)}`)));
   $('space').value = chosen;
   if ($('space').value !== chosen) $('space').value = '';
 }

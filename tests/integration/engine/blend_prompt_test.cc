@@ -11,6 +11,7 @@
 #include "integration/engine/blend_trial.h"
 #include "integration/engine/kdn_session.h"
 #include "integration/engine/space.h"
+#include "storage/analytics/recorder.h"
 #include "storage/base/status.h"
 #include "tests/integration/engine/fixtures.h"
 
@@ -241,6 +242,102 @@ TEST_F(BlendPromptTest, TheFrontIsLookedUpEvenWhereTheFinderDoesNotKnowIt) {
   EXPECT_FALSE(exact.blended);
   EXPECT_EQ(exact.blend.fresh_tokens, 1u);
   EXPECT_THAT(MessageOf(RunDiscovered(*whole, *client_, *finder, {}, {}).status()), HasSubstr("has no tokens"));
+}
+
+// What a reporter is told, by an embedded store's recorder.
+class BlendReportTest : public BlendPromptTest {
+ protected:
+  void SetUp() override {
+    BlendPromptTest::SetUp();
+    usage_ = UsageReporter::Start({.space = client_->space(), .tenant = "blue"}, RecorderUsageSink(recorder_)).value();
+  }
+  SpaceAnalytics Reported() {
+    EXPECT_TRUE(usage_->Flush(absl::Seconds(60)));
+    return recorder_->Snapshot({}).spaces.at(0);
+  }
+  double Refused(BlendRefusal reason) { return Reported().blend.refused[static_cast<size_t>(reason)]; }
+
+  std::shared_ptr<AnalyticsRecorder> recorder_ = std::make_shared<AnalyticsRecorder>(AnalyticsOptions());
+  std::unique_ptr<UsageReporter> usage_;
+};
+
+TEST_F(BlendReportTest, ABlendIsReportedByItsTokens) {
+  const SegmentedPrompt prompt = DrawPrompt(21, {40, 40, 40}, 5);
+  StoreAll({.segments = {prompt.segments[0], prompt.segments[2]}});  // the one between them is computed
+  const BlendProfile profile = ProfileAt(1, 0.15);
+  const Result result = Run(prompt, {.profile = &profile, .usage = usage_.get()});
+  const BlendCounts blend = Reported().blend;
+  EXPECT_EQ(blend.prompts, 1);
+  EXPECT_EQ(blend.segments, 3);
+  EXPECT_EQ(blend.discovered_segments, 0);
+  EXPECT_EQ(blend.prompt_tokens, 125);
+  EXPECT_EQ(blend.exact_tokens, 40);
+  EXPECT_EQ(blend.moved_tokens, 40);
+  EXPECT_EQ(blend.recomputed_tokens, 6);
+  EXPECT_EQ(blend.fresh_tokens, 45);
+  EXPECT_EQ(blend.late_tokens, 0);
+  EXPECT_EQ(blend.computed_layer_tokens, static_cast<double>(result.run.blend.computed_rows));
+  EXPECT_EQ(blend.full_layer_tokens, 4.0 * 85);
+  EXPECT_LT(blend.ComputedRatio(), 1);
+  EXPECT_EQ(blend.Refused(), 0);
+  EXPECT_EQ(Reported().description.tenant, "blue");
+}
+
+TEST_F(BlendReportTest, SegmentsFoundWithoutMarksAreToldApart) {
+  const SegmentedPrompt stored = DrawPrompt(22, {64, 48, 48}, 5);
+  StoreAll(stored);
+  const auto finder = SegmentFinder::Create({.window = 8, .stride = 4}).value();
+  for (size_t i = 1; i < 3; ++i) finder->Add(stored.segments[i]);
+  const std::vector<Token> tokens = stored.Tokens();
+  const auto session = NewSession(model_, Options(static_cast<uint32_t>(tokens.size())));
+  const BlendProfile profile = ProfileAt(1, 0.15);
+  ASSERT_TRUE(RunDiscovered(*session, *client_, *finder, tokens, {.profile = &profile, .usage = usage_.get()}).ok());
+  EXPECT_EQ(Reported().blend.segments, 3) << "the front too";
+  EXPECT_EQ(Reported().blend.discovered_segments, 2);
+  EXPECT_EQ(Reported().blend.moved_tokens, 96);
+}
+
+TEST_F(BlendReportTest, EveryRefusalHasItsReason) {
+  const SegmentedPrompt prompt = DrawPrompt(23, {40, 40}, 5);
+  StoreAll(prompt);
+  Run(prompt, {.usage = usage_.get()});
+  EXPECT_EQ(Refused(BlendRefusal::kNoProfile), 1);
+  BlendProfile failed = ProfileAt(1, 0.15);
+  failed.quality.blended = 0.5;
+  failed.passed = false;
+  Run(prompt, {.profile = &failed, .usage = usage_.get()});
+  EXPECT_EQ(Refused(BlendRefusal::kProfileFailed), 1);
+  BlendProfile other = ProfileAt(1, 0.15);
+  other.space.bytes[0] ^= 1;
+  Run(prompt, {.profile = &other, .usage = usage_.get()});
+  EXPECT_EQ(Refused(BlendRefusal::kOtherSpace), 1);
+  BlendProfile bad = ProfileAt(77, 0.15);
+  Run(prompt, {.profile = &bad, .usage = usage_.get()});
+  EXPECT_EQ(Refused(BlendRefusal::kBadProfile), 1);
+  const BlendProfile good = ProfileAt(1, 0.15);
+  Run(DrawPrompt(24, {40, 40}, 5), {.profile = &good, .usage = usage_.get()});
+  EXPECT_EQ(Refused(BlendRefusal::kNothingHeld), 1);
+  const auto small = NewSession(model_, Options(24));
+  EXPECT_FALSE(RunBlended(*small, *client_, prompt, {.profile = &good, .usage = usage_.get()}).ok());
+  EXPECT_EQ(Refused(BlendRefusal::kFailed), 1);
+  EXPECT_EQ(Reported().blend.prompts, 0);
+  EXPECT_EQ(Reported().blend.Refused(), 6);
+}
+
+TEST_F(BlendReportTest, PrefillsTellHowFastTheEngineIs) {
+  const SegmentedPrompt prompt = DrawPrompt(25, {96}, 5);
+  ASSERT_TRUE(StoreSegment(model_, Options(1), *client_, prompt.segments[0], {}, usage_.get()).ok());
+  const double measured = Reported().measured_prefill_tokens;
+  EXPECT_NEAR(measured, 96, 1);
+  EXPECT_GT(Reported().prefill_tokens_per_second, 0);
+  EXPECT_EQ(Reported().prefill_source, PrefillSource::kEngines);
+  // All of the prompt but its end is held: it says nothing of how fast text is computed.
+  const auto session = NewSession(model_, Options(128));
+  ASSERT_TRUE(RunPrompt(*session, client_.get(), prompt.Tokens(), {.usage = usage_.get()}).ok());
+  EXPECT_NEAR(Reported().measured_prefill_tokens, measured, 1);
+  const auto alone = NewSession(model_, Options(128));
+  ASSERT_TRUE(RunPrompt(*alone, nullptr, prompt.Tokens(), {.usage = usage_.get()}).ok());
+  EXPECT_NEAR(Reported().measured_prefill_tokens, measured + 101, 2);
 }
 
 TEST_F(BlendPromptTest, MisuseIsRefused) {

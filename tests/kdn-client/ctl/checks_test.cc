@@ -143,6 +143,26 @@ TEST_F(ChecksTest, PinsThatFillMemoryAreAWarning) {
   EXPECT_EQ(OnlyOne().check, "pins");
 }
 
+TEST_F(ChecksTest, QuotasAreToldAndThoseThatDifferAreAWarning) {
+  for (ExaminedNode& node : examined_.nodes) {
+    v1::NamedQuota& each = *node.said.add_quotas();
+    each.mutable_quota()->set_share(0.25);
+    each.mutable_quota()->set_source(v1::Quota::SOURCE_FLAG);
+  }
+  std::vector<Finding> findings = Findings();
+  EXPECT_TRUE(std::ranges::any_of(findings, [](const Finding& finding) {
+    return finding.severity == Severity::kFine && finding.check == "quota" &&
+           finding.what == "each space may hold 25.0 % (flag)";
+  }));
+  EXPECT_TRUE(std::ranges::all_of(findings, [](const Finding& f) { return f.severity == Severity::kFine; }));
+  v1::NamedQuota& own = *examined_.nodes[1].said.add_quotas();
+  own.set_space_id(std::string(32, 's'));
+  own.mutable_quota()->set_share(0.1);
+  own.mutable_quota()->set_source(v1::Quota::SOURCE_RUN_TIME);
+  EXPECT_THAT(OnlyOne().what, HasSubstr("differ"));
+  EXPECT_EQ(OnlyOne().check, "quota");
+}
+
 TEST_F(ChecksTest, ReplicasThatShareAZoneAreAWarning) {
   topology_.nodes[1].zone = "a";
   EXPECT_EQ(OnlyOne().check, "replicas");

@@ -1,9 +1,11 @@
 // Commands against a node in this process: their exit codes, and their JSON.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "kdn-client/ctl/app.h"
 #include "kdn-client/ctl/report.h"
@@ -78,6 +80,96 @@ TEST_F(CtlCommandsTest, SpacesAreListedAndNamedByTheirFirstDigits) {
   EXPECT_EQ(Run({"export", Path("a"), "--space", SpaceHex().substr(0, 6)}).code, 0);
   EXPECT_EQ(Run({"export", Path("b"), "--space", "ffffffffff"}).code, 3);
   EXPECT_THAT(Run({"export", Path("b"), "--space", "abc"}).err, HasSubstr("at least 4"));
+}
+
+TEST_F(CtlCommandsTest, QuotasAreShownAndChangedAndOutliveARestart) {
+  store_options_.memory_bytes = 1 << 20;
+  const auto start = [&] {
+    const auto quotas = QuotaBook::Open(directory_.path(), {.each = 0.5}).value();
+    server_options_.admin.quotas = quotas;
+    store_options_.quotas = quotas->InForce();
+    StartCtl();
+  };
+  start();
+  const std::vector<Chunk> chunks = MakeChunks(4);
+  MustStore(chunks, v1::ACK_DURABLE);
+  Json json = Run({"spaces"}).json();
+  EXPECT_EQ(json["default_quota_percent"], 50);
+  EXPECT_EQ(json["spaces"][0]["quota_percent"], 50);
+  EXPECT_EQ(json["spaces"][0]["quota_source"], "flag (default)");
+  EXPECT_EQ(json["spaces"][0]["quota_mark"], "ok");
+  ASSERT_EQ(json["quotas"].size(), 2u) << "memory and the disk";
+  EXPECT_EQ(json["quotas"][0]["limit_bytes"], 1 << 19);
+  const auto used = json["quotas"][0]["used_bytes"].get<double>();
+  EXPECT_EQ(used, static_cast<double>(store_->Stats().memory.bytes));
+
+  // Room for two and a half of the four chunks in memory.
+  const std::string share = fmt::format("{}%", 100 * used / 4 * 2.5 / (1 << 20));
+  const Outcome refused = Run({"spaces", "quota", SpaceHex(), share});
+  EXPECT_EQ(refused.code, 7) << refused.err;
+  EXPECT_THAT(refused.err, HasSubstr("evict"));
+  EXPECT_EQ(store_->Stats().memory.chunks, 4u);
+  const Outcome set = Run({"spaces", "quota", SpaceHex().substr(0, 8), share, "--yes"});
+  EXPECT_EQ(set.code, 0) << set.err;
+  EXPECT_EQ(set.json()["nodes"][0]["source"], "run time");
+  EXPECT_EQ(set.json()["nodes"][0]["evicted_chunks"], 2);
+  EXPECT_EQ(set.json()["nodes"][0]["kept"], true);
+  EXPECT_EQ(store_->Stats().memory.chunks, 2u);
+  const Outcome doctor = Run({"doctor"});
+  EXPECT_EQ(doctor.code, 0) << doctor.out;
+  EXPECT_THAT(doctor.out, HasSubstr("run time"));
+
+  server_->Stop(absl::Seconds(5));
+  server_ = nullptr;
+  store_ = nullptr;
+  start();
+  json = Run({"spaces"}).json();
+  EXPECT_EQ(json["spaces"][0]["quota_source"], "run time");
+  EXPECT_EQ(Run({"spaces", "quota", SpaceHex(), "none"}).code, 7) << "who knows what the flags say";
+  EXPECT_EQ(Run({"spaces", "quota", SpaceHex(), "none", "--yes"}).code, 0);
+  EXPECT_EQ(Run({"spaces"}).json()["spaces"][0]["quota_source"], "flag (default)");
+  EXPECT_EQ(Run({"spaces", "quota", "--default", "100%"}).code, 0) << "nothing has to go";
+  EXPECT_TRUE(Run({"spaces"}).json()["spaces"][0]["quota_percent"].is_null());
+  // For a space that is still to come.
+  EXPECT_EQ(Run({"spaces", "quota", std::string(64, 'a'), "10%"}).code, 0);
+  EXPECT_EQ(Run({"spaces"}).json()["spaces"].size(), 1u);
+  EXPECT_EQ(Run({"spaces", "quota", SpaceHex(), "10"}).code, 2);
+  EXPECT_EQ(Run({"spaces", "quota", SpaceHex(), "101%"}).code, 2);
+  EXPECT_EQ(Run({"spaces", "quota", SpaceHex()}).code, 2);
+  EXPECT_EQ(Run({"spaces", "quota", "--default", "5%", SpaceHex()}).code, 2);
+}
+
+TEST_F(CtlCommandsTest, ARecordedTraceIsWhatWasAsked) {
+  const auto analytics = std::make_shared<AnalyticsRecorder>(AnalyticsOptions{});
+  store_options_.observer = analytics;
+  ServeAnalytics(analytics, server_options_);
+  StartCtl();
+  const std::vector<Chunk> chunks = MakeChunks(3);
+  MustStore({chunks[0], chunks[1]});
+  Outcome recorded;
+  std::thread recorder([&] {
+    recorded = Run({"analytics", "record", Path("trace"), "--requests", "3", "--window", "300ms"});
+  });
+  ASSERT_TRUE(Eventually([&] { return analytics->requests().wanted(); }));
+  Lookup({chunks[0], chunks[1]});
+  Lookup({chunks[0], chunks[2]});
+  Lookup({chunks[2]});
+  recorder.join();
+  EXPECT_EQ(recorded.code, 0) << recorded.err;
+  EXPECT_EQ(recorded.json()["requests"], 3);
+  EXPECT_EQ(recorded.json()["distinct_chunks"], 3);
+  std::ifstream trace(Path("trace"));
+  std::vector<Json> lines;
+  for (std::string line; std::getline(trace, line);) lines.push_back(Json::parse(line));
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0]["hash_ids"], Json::array({0, 1}));
+  EXPECT_EQ(lines[0]["input_length"], 32);
+  EXPECT_EQ(lines[1]["hash_ids"], Json::array({0, 2}));
+  EXPECT_EQ(lines[2]["hash_ids"], Json::array()) << "it came behind another chunk before";
+  EXPECT_FALSE(std::filesystem::exists(Path("trace.part")));
+  EXPECT_EQ(Run({"analytics", "record", Path("trace"), "--duration", "100ms"}).code, 7) << "the file is there";
+  EXPECT_EQ(Run({"analytics", "record", Path("no/such"), "--duration", "100ms"}).code, 2);
+  EXPECT_EQ(Run({"analytics", "record", Path("x"), "--sample", "0"}).code, 2);
 }
 
 TEST_F(CtlCommandsTest, LookupAndWhyTellOfChunksByKey) {
@@ -358,6 +450,45 @@ TEST_F(CtlCommandsTest, AnalyticsTellsWhatWasHitAndWhyTheRestMissed) {
   EXPECT_EQ(json["spaces"][0]["space"], SpaceHex());
   EXPECT_TRUE(json["not_counted"].empty());
   EXPECT_EQ(Run({"analytics", "--space", "no"}).code, 3) << "nothing was asked of such a space";
+}
+
+TEST_F(CtlCommandsTest, AnalyticsTellsWhatEnginesReported) {
+  const auto analytics = std::make_shared<AnalyticsRecorder>(AnalyticsOptions{});
+  ServeAnalytics(analytics, server_options_);
+  StartCtl();
+  MustStore(MakeChunks(1));
+  EXPECT_FALSE(Run({"analytics"}).json().contains("blend")) << "nobody has blended anything";
+  UseReport report = {.space = testing::IdOf(space()), .description = {.model = "acme/tiny", .tenant = "blue"}};
+  report.prefilled_tokens = 1000;
+  report.prefill_seconds = 10;
+  report.blend = {.prompts = 2, .prompt_tokens = 200, .exact_tokens = 50, .moved_tokens = 100, .fresh_tokens = 50};
+  report.blend.refused[static_cast<size_t>(BlendRefusal::kNoProfile)] = 3;
+  analytics->Reported(report);
+  UseReport other = {.space = report.space, .description = {.model = "acme/large"}};
+  other.space.bytes[0] ^= 1;
+  analytics->Reported(other);
+
+  const Outcome ran = Run({"analytics", "--model", "acme/tiny", "--tenant", "blue"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  const Json json = ran.json();
+  ASSERT_EQ(json["spaces"].size(), 1u);
+  EXPECT_EQ(json["spaces"][0]["model"], "acme/tiny");
+  EXPECT_EQ(json["spaces"][0]["tenant"], "blue");
+  EXPECT_EQ(json["spaces"][0]["prefill_source"], "engines");
+  EXPECT_NEAR(json["spaces"][0]["prefill_tokens_per_second"].get<double>(), 100, 1e-9);
+  EXPECT_EQ(json["blended_prompts"], 2);
+  EXPECT_EQ(json["blend_refused_prompts"], 3);
+  EXPECT_EQ(json["blend"][0]["percent"], 25);
+  EXPECT_EQ(json["blend_refused"][0]["reason"], "no_profile");
+  EXPECT_EQ(Run({"analytics"}).json()["spaces"].size(), 2u);
+  const Outcome none = Run({"analytics", "--model", "nobodys"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("acme/tiny"));
+  EXPECT_EQ(Run({"analytics", "--model", "acme/large", "--tenant", "blue"}).code, 3);
+  EXPECT_THAT(Run({"analytics", "-o", "table"}).out, HasSubstr("Why prompts were not blended"));
+
+  EXPECT_EQ(Run({"spaces"}).json()["spaces"][0]["model"], "acme/tiny");
+  EXPECT_EQ(Run({"spaces"}).json()["spaces"][0]["tenant"], "blue");
 }
 
 TEST_F(CtlCommandsTest, TablesAreForPeople) {

@@ -45,9 +45,30 @@ TEST_F(ClusterMetricsTest, TellOfTheWholeCluster) {
   EXPECT_THAT(text, HasSubstr("kdn_cluster_cache_unanswered_total 1"));
 }
 
+AnalyticsSnapshot BlendingSnapshot() {
+  AnalyticsSnapshot snapshot = SnapshotOf({.tokens = 100, .missed = 40});
+  snapshot.spaces[0].description = {.model = "acme/\"tiny\"", .tenant = "blue", .told = absl::UnixEpoch()};
+  snapshot.spaces[0].blend = {.prompts = 3, .moved_tokens = 70};
+  snapshot.spaces[0].blend.refused[static_cast<size_t>(BlendRefusal::kNoProfile)] = 2;
+  return snapshot;
+}
+
+TEST_F(ClusterMetricsTest, TellOfNamesAndBlending) {
+  nodes_.Set("a", BlendingSnapshot());
+  nodes_.Set("b", SnapshotOf({.space = SpaceOf(2), .tokens = 300, .missed = 60}));
+  collector_->Round();
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("kdn_cluster_cache_space_info{space=\"010101010101\",model=\"acme/\\\"tiny\\\"\",tenant="
+                              "\"blue\"} 1"));
+  EXPECT_THAT(text, HasSubstr("kdn_cluster_cache_blend_prompts_total{space=\"010101010101\"} 3"));
+  EXPECT_THAT(text, HasSubstr("kdn_cluster_cache_blend_moved_tokens_total{space=\"010101010101\"} 70"));
+  EXPECT_THAT(text, HasSubstr("kdn_cluster_cache_blend_refused_total{space=\"010101010101\",reason=\"no_profile\"} 2"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("kdn_cluster_cache_blend_prompts_total{space=\"020202020202\"}")));
+}
+
 TEST_F(ClusterMetricsTest, PassPromtool) {
   if (std::system("command -v promtool >/dev/null") != 0) GTEST_SKIP() << "promtool is not installed";
-  nodes_.Set("a", SnapshotOf({.tokens = 100, .missed = 40}));
+  nodes_.Set("a", BlendingSnapshot());
   collector_->Round();
   FILE* promtool = popen("promtool check metrics", "w");
   ASSERT_NE(promtool, nullptr);

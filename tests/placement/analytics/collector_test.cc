@@ -62,6 +62,39 @@ TEST_F(CollectorTest, AddsUpAllNodes) {
   EXPECT_EQ(history_->Read({})->points.back().gauges->nodes_answered, 2u);
 }
 
+TEST_F(CollectorTest, WhatOneNodeWasToldPricesWhatAnotherDelivered) {
+  AnalyticsSnapshot told;
+  told.nodes = 1;
+  told.since = told.taken = clock_.Now();
+  SpaceAnalytics& space = told.spaces.emplace_back();
+  space.space = SpaceOf(1);
+  space.description = {.model = "m", .tenant = "t", .told = clock_.Now()};
+  space.prefill_source = PrefillSource::kEngines;
+  space.prefill_tokens_per_second = 10;
+  space.measured_prefill_tokens = 100;
+  space.measured_prefill_seconds = 10;
+  space.blend = {.prompts = 4, .prompt_tokens = 100, .moved_tokens = 80};
+  AnalyticsSnapshot delivered = SnapshotOf(Now(200));
+  delivered.spaces[0].unpriced_tokens = 200;
+  nodes_.Set("a", told);
+  nodes_.Set("b", delivered);
+  const ClusterReportPtr report = Round();
+  ASSERT_THAT(report->total.spaces, SizeIs(1));
+  EXPECT_EQ(report->total.spaces[0].description.model, "m");
+  EXPECT_DOUBLE_EQ(report->total.spaces[0].PrefillSecondsSaved(), 20);
+  EXPECT_EQ(report->total.spaces[0].blend.moved_tokens, 80);
+  const CacheCounts hour = history_->Read({})->total;
+  EXPECT_NEAR(hour.prefill_seconds_saved, 20, 1e-6);
+  EXPECT_NEAR(hour.blend.prompts, 4, 1e-6);
+
+  // The node that was told starts anew: its space is called what it was called.
+  nodes_.Set("a", SnapshotOf({.tokens = 1, .since = clock_.Now(), .taken = clock_.Now()}));
+  const ClusterReportPtr later = Round();
+  EXPECT_EQ(later->total.spaces.at(0).description.tenant, "t");
+  EXPECT_NEAR(history_->Read({})->total.blend.prompts, 4, 1e-6);
+  EXPECT_EQ(collector_->totals().counts.at(SpaceOf(1)).blend.prompts, 4) << "a counter never goes back";
+}
+
 TEST_F(CollectorTest, ANodeThatDoesNotAnswerIsNamedAndStaysInTheSum) {
   nodes_.Set("a", SnapshotOf(Now(100)));
   nodes_.Set("b", SnapshotOf(Now(200)));

@@ -238,5 +238,31 @@ TEST_F(HistoryTest, AnotherDatabaseIsLeftAlone) {
   EXPECT_THAT(status.ToString(), HasSubstr("not a history"));
 }
 
+TEST_F(HistoryTest, BlendingIsKeptAndRowsFromBeforeItStayReadable) {
+  OpenOnDisk();
+  CacheCounts blended = Tokens(100);
+  blended.blend = {.prompts = 8, .prompt_tokens = 80, .moved_tokens = 60};
+  blended.blend.refused[static_cast<size_t>(BlendRefusal::kNothingHeld)] = 2;
+  clock_.Advance(absl::Seconds(10));
+  Record({Reading("a", 50)});  // as a daemon that knows nothing of blending wrote it: no such field
+  clock_.Advance(absl::Seconds(10));
+  NodeReading reading = Reading("a", 0);
+  reading.counts = {{Space(1), blended}};
+  Record({reading});
+  OpenOnDisk();
+  const HistoryRange hour = Read(absl::Hours(1), 240, Space(1));
+  EXPECT_NEAR(hour.total.asked.tokens, 100, kTolerance);
+  EXPECT_NEAR(hour.total.blend.prompts, 8, kTolerance);
+  EXPECT_NEAR(hour.total.blend.moved_tokens, 60, kTolerance);
+  EXPECT_NEAR(hour.total.blend.Refused(), 2, kTolerance);
+  // What is read next is the difference to what the baseline on the disk says.
+  clock_.Advance(absl::Seconds(10));
+  reading = Reading("a", 0);
+  blended.blend.prompts = 9;
+  reading.counts = {{Space(1), blended}};
+  Record({reading});
+  EXPECT_NEAR(Read(absl::Hours(1)).total.blend.prompts, 9, kTolerance);
+}
+
 }  // namespace
 }  // namespace kdn

@@ -74,7 +74,7 @@ TEST(ParsePlacementFlags, ReadsEveryFlag) {
   EXPECT_EQ(placement.epoch_interval, absl::Milliseconds(20));
   EXPECT_EQ(placement.max_watchers, 7u);
   EXPECT_EQ(flags.stop_grace, absl::ZeroDuration());
-  EXPECT_EQ(flags.log_level, "warn");
+  EXPECT_EQ(flags.log.level, "warn");
 }
 
 TEST(ParsePlacementFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {

@@ -110,6 +110,27 @@ TEST_F(WebServerTest, AForeignNameThatPointsHereGetsNothing) {
   EXPECT_EQ(Get("/", {{"Host", "[::1]:7413"}}).status, 200);
 }
 
+TEST_F(WebServerTest, SpacesHaveNamesAndCanBeChosenByThem) {
+  AnalyticsSnapshot snapshot = SnapshotOf({.tokens = 100, .missed = 40});
+  snapshot.spaces[0].description = {.model = "acme/tiny", .tenant = "blue", .told = absl::UnixEpoch()};
+  snapshot.spaces[0].blend = {.prompts = 3, .prompt_tokens = 100, .moved_tokens = 75};
+  snapshot.spaces[0].blend.refused[static_cast<size_t>(BlendRefusal::kNoProfile)] = 2;
+  snapshot.Add(SnapshotOf({.space = SpaceOf(2), .tokens = 300, .missed = 60}));
+  nodes_.Set("a", snapshot);
+  collector_->Round();
+  EXPECT_EQ(GetJson("/api/v1/overview")["spaces"].size(), 2u);
+  const nlohmann::json named = GetJson("/api/v1/overview?model=acme/tiny&tenant=blue");
+  ASSERT_EQ(named["spaces"].size(), 1u);
+  EXPECT_EQ(named["spaces"][0]["model"], "acme/tiny");
+  EXPECT_EQ(named["spaces"][0]["tenant"], "blue");
+  EXPECT_EQ(named["total"]["asked"]["tokens"], 100);
+  EXPECT_EQ(named["total"]["blend"]["moved_tokens"], 75);
+  EXPECT_EQ(named["total"]["blend"]["reused_ratio"], 0.75);
+  EXPECT_EQ(named["total"]["blend"]["refused"]["no_profile"], 2);
+  EXPECT_EQ(GetJson("/api/v1/overview?tenant=red")["spaces"].size(), 0u);
+  EXPECT_EQ(GetJson("/api/v1/history?range=3600")["total"]["blend"]["prompts"], 3);
+}
+
 TEST_F(WebServerTest, OddRequestsAreRefused) {
   EXPECT_EQ(Get("/../../etc/passwd").status, 404);
   EXPECT_EQ(Get("/app.js", {{"Range", "bytes=0-0,0-0,0-0"}}).status, 416);

@@ -160,13 +160,127 @@ TEST_F(RecorderTest, SecondsSavedNeedASpeedAndSayWhereItIsFrom) {
   Fetch({Hit(1), Hit(2)});
   EXPECT_EQ(Only().prefill_source, PrefillSource::kOperator);
   EXPECT_DOUBLE_EQ(Only().prefill_seconds_saved, 1);
-  recorder_->DeclarePrefillSpeed(SpaceNamed(1), 256);
-  EXPECT_EQ(Only().prefill_source, PrefillSource::kSpace);
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 2560, .prefill_seconds = 10});
+  EXPECT_EQ(Only().prefill_source, PrefillSource::kEngines) << "outdoes the operator's word";
+  EXPECT_DOUBLE_EQ(Only().prefill_tokens_per_second, 256);
+  EXPECT_DOUBLE_EQ(Only().prefill_seconds_saved, 1) << "what was delivered before has its price";
+  Fetch({Hit(1)});
   EXPECT_DOUBLE_EQ(Only().prefill_seconds_saved, 2);
   Open();
   Fetch({Hit(1)});
   EXPECT_EQ(Only().prefill_source, PrefillSource::kUnknown);
   EXPECT_EQ(Only().prefill_seconds_saved, 0);
+  EXPECT_EQ(Only().unpriced_tokens, 256);
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 2560, .prefill_seconds = 10});
+  EXPECT_DOUBLE_EQ(Only().prefill_seconds_saved, 1) << "priced as soon as a speed is known";
+  EXPECT_EQ(Only().unpriced_tokens, 0);
+}
+
+TEST_F(RecorderTest, SavedSecondsNeverBecomeLess) {
+  Open();
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 100, .prefill_seconds = 10});
+  Fetch({Hit(1)});
+  const double before = Only().prefill_seconds_saved;
+  EXPECT_DOUBLE_EQ(before, 25.6);
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 1e6, .prefill_seconds = 10});
+  EXPECT_DOUBLE_EQ(Only().prefill_seconds_saved, before) << "an engine that became faster takes nothing back";
+}
+
+TEST_F(RecorderTest, TheSpeedFollowsTheLastMinutes) {
+  Open();
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 1000, .prefill_seconds = 10});
+  steady_.Advance(UseBook::kHalfLife);
+  EXPECT_DOUBLE_EQ(Only().prefill_tokens_per_second, 100) << "silence changes nothing";
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 5000, .prefill_seconds = 10});
+  EXPECT_DOUBLE_EQ(Only().prefill_tokens_per_second, 5500.0 / 15) << "the old ones count half";
+  steady_.Advance(absl::Hours(24 * 365));
+  EXPECT_DOUBLE_EQ(Only().prefill_tokens_per_second, 5500.0 / 15);
+  recorder_->Reported({.space = SpaceNamed(1), .prefilled_tokens = 100, .prefill_seconds = 10});
+  EXPECT_NEAR(Only().prefill_tokens_per_second, 10, 0.01);
+}
+
+TEST_F(RecorderTest, ReportsAddUpAndTheLastNameStands) {
+  Open();
+  UseReport report = {.space = SpaceNamed(1), .description = {.model = "m", .tenant = "t"}};
+  report.blend = {.prompts = 2, .prompt_tokens = 100, .moved_tokens = 60};
+  report.blend.refused[static_cast<size_t>(BlendRefusal::kNoProfile)] = 3;
+  recorder_->Reported(report);
+  report.description = {.tenant = "u"};
+  recorder_->Reported(report);
+  const SpaceAnalytics space = Only();
+  EXPECT_EQ(space.description.model, "m") << "what is not said again stays";
+  EXPECT_EQ(space.description.tenant, "u");
+  EXPECT_EQ(space.description.told, clock_.Now());
+  EXPECT_EQ(space.blend, report.blend * 2);
+  EXPECT_EQ(space.requests, 0u);
+}
+
+TEST_F(RecorderTest, ReportsOfSpacesBeyondTheLimitAreCountedTogetherWithoutNames) {
+  Open({.spaces = 2});
+  for (uint8_t i = 1; i <= 100; ++i) {
+    recorder_->Reported({.space = SpaceNamed(i),
+                         .description = {.model = std::string(kMostDescriptionBytes, 'm')},
+                         .blend = {.prompts = 1}});
+  }
+  const AnalyticsSnapshot snapshot = recorder_->Snapshot({});
+  ASSERT_EQ(snapshot.spaces.size(), 3u);
+  EXPECT_TRUE(snapshot.spaces.back().description.empty());
+  EXPECT_EQ(snapshot.spaces.back().blend.prompts, 98);
+  EXPECT_EQ(snapshot.Total().blend.prompts, 100);
+  EXPECT_TRUE(snapshot.Total().description.empty());
+  EXPECT_LE(recorder_->MemoryBytes(), AnalyticsOptions{.spaces = 2}.MostMemoryBytes());
+}
+
+TEST_F(RecorderTest, ASpeedThatOneNodeKnowsPricesWhatOthersDeliver) {
+  Open();
+  recorder_->Reported({.space = SpaceNamed(1),
+                       .description = {.model = "m"},
+                       .prefilled_tokens = 1000,
+                       .prefill_seconds = 10,
+                       .blend = {.prompts = 1}});
+  AnalyticsSnapshot told = recorder_->Snapshot({});
+  Open();
+  Fetch({Hit(1)});
+  AnalyticsSnapshot deliverer = recorder_->Snapshot({});
+  for (const bool told_first : {true, false}) {
+    AnalyticsSnapshot sum;
+    sum.Add(told_first ? told : deliverer);
+    sum.Add(told_first ? deliverer : told);
+    ASSERT_EQ(sum.spaces.size(), 1u);
+    EXPECT_EQ(sum.spaces[0].description.model, "m");
+    EXPECT_DOUBLE_EQ(sum.spaces[0].prefill_tokens_per_second, 100);
+    EXPECT_DOUBLE_EQ(sum.spaces[0].PrefillSecondsSaved(), 2.56);
+    EXPECT_DOUBLE_EQ(sum.Total().PrefillSecondsSaved(), 2.56);
+    EXPECT_EQ(sum.spaces[0].blend.prompts, 1);
+  }
+  EXPECT_EQ(deliverer.Total().PrefillSecondsSaved(), 0);
+  deliverer.LearnSpeeds(told);
+  EXPECT_DOUBLE_EQ(deliverer.Total().PrefillSecondsSaved(), 2.56);
+}
+
+TEST_F(RecorderTest, ASpaceWithoutASpeedIsNotPricedByThatOfAnother) {
+  Open();
+  Fetch({Hit(1)});
+  recorder_->Reported({.space = SpaceNamed(2), .prefilled_tokens = 1000, .prefill_seconds = 10});
+  EXPECT_EQ(recorder_->Snapshot({}).Total().PrefillSecondsSaved(), 0);
+}
+
+TEST_F(RecorderTest, SpacesAreKeptByModelAndTenant) {
+  Open();
+  for (uint8_t i = 1; i <= 3; ++i) {
+    recorder_->Reported(
+        {.space = SpaceNamed(i), .description = {.model = i < 3 ? "big" : "small", .tenant = i == 1 ? "a" : "b"}});
+  }
+  const auto kept = [&](const char* model, const char* tenant) {
+    AnalyticsSnapshot snapshot = recorder_->Snapshot({});
+    snapshot.KeepSpaces(model, tenant);
+    return snapshot.spaces.size();
+  };
+  EXPECT_EQ(kept("", ""), 3u);
+  EXPECT_EQ(kept("big", ""), 2u);
+  EXPECT_EQ(kept("", "b"), 2u);
+  EXPECT_EQ(kept("big", "b"), 1u);
+  EXPECT_EQ(kept("none", ""), 0u);
 }
 
 TEST_F(RecorderTest, SpacesBeyondTheLimitCountTogether) {
@@ -247,7 +361,10 @@ TEST_F(RecorderTest, CountsFromManyThreads) {
         Lookup({Hit(i), Missed(1'000'000 + i)}, static_cast<uint8_t>(1 + (i + t) % 3));
         recorder_->Stored(ManifestOf(1'000'000 + i, static_cast<uint8_t>(1 + t)), absl::OkStatus());
         recorder_->ChunkLeft(TierKind::kMemory, replay::KeyOfBlock(i), kBytes, LeftBy::kEviction);
-        if (i % 100 == 0) recorder_->Snapshot({});
+        if (i % 100 == 0) {
+          recorder_->Reported({.space = SpaceNamed(1), .blend = {.prompts = 1}});
+          recorder_->Snapshot({});
+        }
       }
     });
   }
@@ -256,6 +373,7 @@ TEST_F(RecorderTest, CountsFromManyThreads) {
   EXPECT_EQ(total.requests, 2000u);
   EXPECT_EQ(total.asked.chunks, 4000);
   EXPECT_EQ(total.stored.chunks, 2000);
+  EXPECT_EQ(total.blend.prompts, 20);
   EXPECT_EQ(recorder_->Snapshot({}).tiers[0].evicted_chunks, 2000u);
 }
 

@@ -32,6 +32,12 @@ AnalyticsSnapshot SomeSnapshot() {
   SpaceId other;
   other.bytes[3] = 10;
   recorder.LookedUp(other, std::vector<AskedChunk>{{.key = replay::KeyOfBlock(1), .miss = MissReason::kNotFound}});
+  UseReport report = {.space = space, .description = {.model = "m", .tenant = "t"}};
+  report.prefilled_tokens = 100;
+  report.prefill_seconds = 2;
+  report.blend.prompts = 3;
+  report.blend.refused[1] = 4;
+  recorder.Reported(report);
   AnalyticsSnapshot snapshot = recorder.Snapshot({});
   snapshot.tiers[1].budget_bytes = 1 << 30;
   return snapshot;
@@ -49,6 +55,11 @@ TEST(SnapshotWireTest, ARoundTripKeepsEverything) {
   EXPECT_EQ(back->spaces[0].asked, snapshot.spaces[0].asked);
   EXPECT_EQ(back->spaces[0].missed, snapshot.spaces[0].missed);
   EXPECT_EQ(back->spaces[0].prefill_seconds_saved, snapshot.spaces[0].prefill_seconds_saved);
+  EXPECT_EQ(back->spaces[0].prefill_source, PrefillSource::kEngines);
+  EXPECT_EQ(back->spaces[0].measured_prefill_tokens, snapshot.spaces[0].measured_prefill_tokens);
+  EXPECT_EQ(back->spaces[0].description.model, "m");
+  EXPECT_EQ(back->spaces[0].description.tenant, "t");
+  EXPECT_EQ(back->spaces[0].blend, snapshot.spaces[0].blend);
   EXPECT_EQ(back->curve.HitRatio(20 << 20, By::kTokens), snapshot.curve.HitRatio(20 << 20, By::kTokens));
   EXPECT_GT(back->curve.HitRatio(20 << 20, By::kTokens), 0.3);
   EXPECT_EQ(back->tiers[1].evicted_wanted, snapshot.tiers[1].evicted_wanted);
@@ -66,6 +77,12 @@ TEST(SnapshotWireTest, NonsenseIsRefusedByName) {
   bad.mutable_spaces(0)->mutable_asked()->set_tokens(std::nan(""));
   EXPECT_THAT(error(bad), HasSubstr("asked"));
   bad = good;
+  bad.mutable_spaces(0)->mutable_blend()->set_late_tokens(std::nan(""));
+  EXPECT_THAT(error(bad), HasSubstr("late_tokens"));
+  bad = good;
+  bad.mutable_spaces(0)->set_unpriced_tokens(std::nan(""));
+  EXPECT_THAT(error(bad), HasSubstr("unpriced_tokens"));
+  bad = good;
   bad.mutable_curve()->set_buckets(0, ReuseCurve::kBuckets);
   EXPECT_THAT(error(bad), HasSubstr("bucket"));
   bad = good;
@@ -77,6 +94,15 @@ TEST(SnapshotWireTest, NonsenseIsRefusedByName) {
   bad = good;
   for (int i = 0; i < 5000; ++i) bad.add_spaces();
   EXPECT_THAT(error(bad), HasSubstr("spaces"));
+}
+
+TEST(SnapshotWireTest, NamesThatPeopleCannotReadAreMadeReadable) {
+  v1::AnalyticsSnapshot message = ToWire(SomeSnapshot());
+  message.mutable_spaces(0)->mutable_description()->set_model("\x1b[2J" + std::string(500, 'x'));
+  const absl::StatusOr<AnalyticsSnapshot> snapshot = FromWire(message);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(snapshot->spaces[0].description.model.size(), kMostDescriptionBytes);
+  EXPECT_EQ(snapshot->spaces[0].description.model.substr(0, 5), "?[2Jx");
 }
 
 TEST(SnapshotWireTest, WhatANewerNodeAddsIsLeftOutButItsMissesCount) {
