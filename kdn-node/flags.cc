@@ -146,7 +146,8 @@ void Declare(CLI::App& app, RawFlags& raw) {
   add("--scrub-interval", raw.scrub_interval, "DURATION", "From the start of one such pass to that of the next",
       "Storage");
   add("--prefill-rate", raw.prefill_rate, "N",
-      "Tokens a second that the engines compute, from which analytics tells the seconds saved; 0: not known",
+      "Tokens a second that engines compute, for the seconds saved in spaces whose engines do not report it; 0: not "
+      "known",
       "Storage");
 
   add("--workers", raw.workers, "N", "Threads that wait for disks, 1 to 1024", "Limits");
