@@ -60,8 +60,10 @@ TEST_F(WebPageTest, ShowsALiveClusterWithoutErrors) {
   ASSERT_FALSE(web.empty());
   const std::unique_ptr<Client> client = NewDocumentClient(NewTransport());
   Ask(*client, 0, 3);
-  const auto usage = UsageReporter::Start({.space = Document::Space(), .tenant = "team blue"},
-                                          ClusterUsageSink(FollowTopology(Placement())));
+  const std::shared_ptr<TopologySource> topology = FollowTopology(Placement());
+  ASSERT_NE(topology->AwaitNewer(0, absl::Now() + absl::Seconds(30)), nullptr);
+  const auto usage =
+      UsageReporter::Start({.space = Document::Space(), .tenant = "team blue"}, ClusterUsageSink(topology));
   ASSERT_TRUE(usage.ok()) << usage.status();
   (*usage)->Blended({.prompts = 12,
                      .segments = 60,
