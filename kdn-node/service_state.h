@@ -7,7 +7,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "kdn-node/byte_budget.h"
 #include "kdn-node/hot_keys.h"
@@ -39,6 +42,9 @@ struct NodeServiceOptions {
   std::shared_ptr<HotKeys> hot_keys = nullptr;  // told of every fetch; null: nobody wants to know
   std::shared_ptr<const RequestLog> request_log = nullptr;  // told of every call; null: nobody wants to know
   std::shared_ptr<AnalyticsRecorder> analytics = nullptr;   // told of lookups, fetches, stores; null: nobody counts
+  // Whether another node counts it when a chunk is not found here. In a cluster all owners are asked for what none of
+  // them holds, and one of them counts it. Null: no other node does.
+  std::function<std::vector<bool>(std::span<const ChunkKey>)> missed_elsewhere = nullptr;
 };
 
 // Counts the streams that run, and lets a stopping node wait for them.

@@ -1,6 +1,7 @@
 #include "kdn-node/cluster/cluster_member.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <random>
@@ -114,6 +115,7 @@ class ClusterMemberImpl final : public ClusterMember {
     server.services.push_back([this](ServiceState& state) { return MakePeerService(state, indexes_); });
     server.series.push_back(metrics_);
     server.service.hot_keys = hot_keys_;
+    server.service.missed_elsewhere = [this](std::span<const ChunkKey> keys) { return MissedElsewhere(keys); };
     server.admin.standing = [this] {
       return ClusterStanding{.node_id = options_.node_id,
                              .cluster = options_.cluster,
@@ -128,6 +130,7 @@ class ClusterMemberImpl final : public ClusterMember {
       parts_.topology =
           FollowTopology(parts_.placement, {.cluster_id = identity_.cluster_id(), .cluster = options_.cluster});
     }
+    following_ = parts_.topology.get();
     LoadMeter::Sources load = {
         .store = &store_, .hot_keys = hot_keys_.get(), .metrics = metrics_.get(), .activity = std::move(activity)};
     membership_.emplace(options_, options_.advertise.empty() ? listens : options_.advertise, identity_, store_,
@@ -139,6 +142,15 @@ class ClusterMemberImpl final : public ClusterMember {
   ClusterMetrics& metrics() override { return *metrics_; }
 
  private:
+  std::vector<bool> MissedElsewhere(std::span<const ChunkKey> keys) const {
+    std::vector<bool> elsewhere(keys.size());
+    TopologySource* const source = following_.load();
+    const std::optional<MemberView> view = source == nullptr ? std::nullopt : ViewOf(source->Current(), identity_);
+    if (!view.has_value()) return elsewhere;
+    for (size_t i = 0; i < keys.size(); ++i) elsewhere[i] = !view->CountsMissOf(keys[i]);
+    return elsewhere;
+  }
+
   void End(absl::Duration grace) {
     if (!membership_.has_value()) return;
     membership_->StopWork();
@@ -150,6 +162,8 @@ class ClusterMemberImpl final : public ClusterMember {
   const MemberOptions options_;
   TieredStore& store_;
   Parts parts_;
+  // What `parts_` has, once this has joined: calls may come before that.
+  std::atomic<TopologySource*> following_ = nullptr;
   MemberIdentity identity_;
   PartitionIndexCache indexes_;
   const std::shared_ptr<ClusterMetrics> metrics_;

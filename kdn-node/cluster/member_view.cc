@@ -14,6 +14,12 @@ bool MemberView::Holds(Partition partition) const {
 
 bool MemberView::IsExtraHolderOf(const HotChunk& chunk) const { return Contains(chunk.extra, me); }
 
+bool MemberView::CountsMissOf(const ChunkKey& key) const {
+  const Topology::ReaderList readers = topology->Readers(key);
+  if (readers.size() == 0) return true;
+  return readers.slots()[readers.home == Topology::ReaderList::kNoHome ? 0 : readers.home] == me;
+}
+
 std::vector<const NodeInfo*> MemberView::SettledOthers(Partition partition) const {
   const Move* move = topology->MoveOf(partition);
   std::vector<const NodeInfo*> others;

@@ -44,6 +44,9 @@ struct MemberView {
   bool Holds(Partition partition) const;
   bool Owns(Partition partition) const;
   bool IsExtraHolderOf(const HotChunk& chunk) const;
+  // Whether this node is the one of the chunk's readers that counts it as missed when none of them holds it: its home,
+  // or the first where it has none. A client that does not find it asks all of them.
+  bool CountsMissOf(const ChunkKey& key) const;
   // Other nodes that own the partition, are up, and have all of it.
   std::vector<const NodeInfo*> SettledOthers(Partition partition) const;
 };

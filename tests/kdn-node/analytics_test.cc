@@ -48,6 +48,30 @@ class IgnoringSink final : public SlabSink {
   void OnMiss(size_t, const Miss&) override {}
 };
 
+TEST_F(AnalyticsServiceTest, WhatAnotherNodeCountsAsMissedIsNotCountedHere) {
+  const std::vector<Chunk> chunks = MakeChunks(4);
+  const ChunkKey others = chunks[1].manifest->key;
+  server_options_.service.missed_elsewhere = [others](std::span<const ChunkKey> keys) {
+    std::vector<bool> elsewhere;
+    for (const ChunkKey& key : keys) elsewhere.push_back(key == others);
+    return elsewhere;
+  };
+  StartCounting();
+  Lookup(chunks);
+  (void)Fetch(FetchRequestFor({chunks[1]}));
+  Lookup({chunks[1]});
+  const SpaceAnalytics missed = Get().spaces.at(0);
+  EXPECT_EQ(missed.requests, 1u);
+  EXPECT_EQ(missed.asked.chunks, 3);
+  EXPECT_EQ(MissedBy(missed, MissCause::kNeverStored), 3);
+  // A hit is this node's own.
+  MustStore({chunks[1]});
+  Lookup({chunks[1]});
+  const SpaceAnalytics hit = Get().spaces.at(0);
+  EXPECT_EQ(hit.asked.chunks, 4);
+  EXPECT_EQ(hit.Hit().chunks, 1);
+}
+
 TEST_F(AnalyticsServiceTest, GrpcAndBulkCountAlike) {
   StartCounting({.prefill_tokens_per_second = 16});
   const std::vector<Chunk> chunks = MakeChunks(4);

@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "kdn-node/cluster/member_view.h"
 #include "kdn-node/hot_keys.h"
 #include "tests/kdn-node/cluster/member_test.h"
 
@@ -21,6 +22,27 @@ std::vector<ChunkKey> SortedKeys(uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) keys.push_back(KeyOf(i));
   std::ranges::sort(keys);
   return keys;
+}
+
+TEST(MemberViewTest, OneReaderCountsWhatNoneHolds) {
+  const ChunkKey hot = KeyOf(7);
+  const std::vector<TopologyPtr> topologies = {
+      MakeTopology(1, 4, {0, 2}),
+      MakeTopology(1, 4, {0, 2}, Move{.filling = {2}, .leaving = {3}}),
+      MakeTopology(1, 4, {0, 2}, {}, [&](TopologyParts& parts) { parts.nodes[0].state = NodeState::kDown; }),
+      MakeTopology(1, 4, {0, 2}, {}, [&](TopologyParts& parts) { parts.hot[hot] = {.space = {}, .extra = {1}}; }),
+  };
+  for (const TopologyPtr& topology : topologies) {
+    for (uint32_t number = 0; number < 50; ++number) {
+      const Topology::ReaderList readers = topology->Readers(KeyOf(number));
+      std::vector<NodeSlot> counting;
+      for (NodeSlot slot = 0; slot < 4; ++slot) {
+        if (MemberView{.topology = topology, .me = slot}.CountsMissOf(KeyOf(number))) counting.push_back(slot);
+      }
+      ASSERT_EQ(counting.size(), 1u);
+      EXPECT_TRUE(Contains(readers.slots().first(readers.settled), counting[0]));
+    }
+  }
 }
 
 TEST(PartitionIndex, EveryKeyIsInThePartitionThatTheTopologyGivesIt) {
