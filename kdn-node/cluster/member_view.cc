@@ -16,7 +16,7 @@ bool MemberView::IsExtraHolderOf(const HotChunk& chunk) const { return Contains(
 
 bool MemberView::CountsMissOf(const ChunkKey& key) const {
   const Topology::ReaderList readers = topology->Readers(key);
-  if (readers.size() == 0) return true;
+  if (readers.empty()) return true;
   return readers.slots()[readers.home == Topology::ReaderList::kNoHome ? 0 : readers.home] == me;
 }
 

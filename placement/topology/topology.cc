@@ -100,7 +100,7 @@ Topology::ReaderList Topology::Readers(const ChunkKey& key) const {
     if (Serves(slot) && (move == nullptr || !Contains(move->filling, slot))) readers.Add(slot);
   }
   // By the key's last byte, as its first bits are the partition's.
-  if (readers.size() > 0) readers.home = key.bytes.back() % readers.size();
+  if (!readers.empty()) readers.home = key.bytes.back() % readers.size();
   if (!hot_.empty()) {
     if (const auto at = hot_.find(key); at != hot_.end()) {
       readers.home = ReaderList::kNoHome;

@@ -26,6 +26,11 @@ void LogThroughSpdlog(gpr_log_func_args* args) {
   spdlog::log(level, "grpc: {}", args->message);
 }
 
+void KeepForever(std::shared_ptr<spdlog::logger> logger) {
+  static const auto& kept = *new std::shared_ptr<spdlog::logger>(std::move(logger));
+  (void)kept;
+}
+
 }  // namespace
 
 Logging::Logging(const std::string& program, const LogOptions& options) : format_(options.format) {
@@ -53,11 +58,12 @@ Logging::Logging(const std::string& program, const LogOptions& options) : format
 }
 
 Logging::~Logging() {
-  // Threads that still run, such as gRPC's, may be about to use the one that it replaces.
-  static const auto& kept = *new std::shared_ptr<spdlog::logger>(spdlog::default_logger());
-  auto direct = std::make_shared<spdlog::logger>(kept->name(), std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  direct->set_formatter(MakeLogFormatter(format_, kept->name()));
-  direct->set_level(kept->level());
+  const std::shared_ptr<spdlog::logger> queued = spdlog::default_logger();
+  // Threads that still run, such as gRPC's, may be about to use it.
+  KeepForever(queued);
+  auto direct = std::make_shared<spdlog::logger>(queued->name(), std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  direct->set_formatter(MakeLogFormatter(format_, queued->name()));
+  direct->set_level(queued->level());
   spdlog::set_default_logger(std::move(direct));
   writer_.reset();  // writes what is queued
 }
