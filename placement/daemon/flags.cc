@@ -8,6 +8,7 @@
 #include "placement/topology/topology.h"
 #include "placement/topology/validate.h"
 #include "storage/base/flag_values.h"
+#include "storage/base/log_flags.h"
 #include "storage/base/status.h"
 
 namespace kdn {
@@ -44,10 +45,7 @@ struct RawFlags {
   std::string analytics_interval = "5s";
   std::string history_dir;
   std::string stop_grace = "10s";
-  std::string log_level = "info";
-  std::string log_format = "text";
-  std::vector<std::string> log_requests = {"off"};
-  std::string slow_request = "1s";
+  LogFlags log;
 };
 
 void Declare(CLI::App& app, RawFlags& raw) {
@@ -119,17 +117,7 @@ void Declare(CLI::App& app, RawFlags& raw) {
 
   add_shown("--stop-grace", raw.stop_grace, "DURATION", "How long running calls may take to end after SIGTERM",
             "Process");
-  add_shown("--log-level", raw.log_level, "LEVEL", "trace, debug, info, warn, error or off", "Process");
-  add_shown("--log-format", raw.log_format, "text|json", "Lines of text, or one JSON object a line", "Process");
-  app.add_option("--log-requests", raw.log_requests,
-                 "Calls that get a line in the log, with the request's id: off, all, or any of failed, slow, sampled "
-                 "(as their traceparent says)")
-      ->capture_default_str()
-      ->type_name("WHICH,...")
-      ->group("Process")
-      ->delimiter(',');
-  add_shown("--slow-request", raw.slow_request, "DURATION", "How long a call takes that --log-requests slow logs",
-            "Process");
+  DeclareLogFlags(app, raw.log);
 }
 
 absl::Status CheckRange(const char* name, const std::optional<uint32_t>& value, uint32_t least, uint32_t most) {
@@ -225,12 +213,9 @@ absl::StatusOr<PlacementFlags> Check(const RawFlags& raw) {
   KDN_ASSIGN_OR_RETURN(flags.registry, RegistryFlags(raw));
   KDN_ASSIGN_OR_RETURN(flags.stop_grace, DurationFlag("--stop-grace", raw.stop_grace, /*zero_is_fine=*/true));
   flags.port_file = raw.port_file;
-  KDN_RETURN_IF_ERROR(CheckLogLevel("--log-level", raw.log_level));
-  flags.log.level = raw.log_level;
-  KDN_ASSIGN_OR_RETURN(flags.log.format, LogFormatFlag("--log-format", raw.log_format));
-  KDN_ASSIGN_OR_RETURN(const absl::Duration slow,
-                       DurationFlag("--slow-request", raw.slow_request, /*zero_is_fine=*/true));
-  KDN_ASSIGN_OR_RETURN(flags.log_requests, RequestFilterFlag("--log-requests", raw.log_requests, slow));
+  KDN_ASSIGN_OR_RETURN(const LogSettings log, CheckLogFlags(raw.log));
+  flags.log = log.log;
+  flags.log_requests = log.requests;
   return flags;
 }
 

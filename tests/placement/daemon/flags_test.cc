@@ -45,14 +45,30 @@ TEST(ParsePlacementFlags, ADirectoryIsAllThatItNeeds) {
 }
 
 TEST(ParsePlacementFlags, ReadsEveryFlag) {
-  const PlacementFlagsResult parsed =
-      Parse({"--listen=[::1]:0",    "--metrics-listen",    "",
-             "--port-file=/p",      "--cluster=prod-1",    "--replicas=3",
-             "--partition-bits=12", "--registry=etcd",     "--etcd=10.0.0.1:2379,10.0.0.2:2379",
-             "--etcd=h3:2379",      "--etcd-prefix=/a/b/", "--node-ttl=10s",
-             "--settle=0s",         "--repair-after=10m",  "--hot-rate=2.5",
-             "--hot-cool=5s",       "--load-interval=1s",  "--epoch-interval=20ms",
-             "--max-watchers=7",    "--stop-grace=0s",     "--log-level=warn"});
+  const PlacementFlagsResult parsed = Parse({"--listen=[::1]:0",
+                                             "--metrics-listen",
+                                             "",
+                                             "--port-file=/p",
+                                             "--cluster=prod-1",
+                                             "--replicas=3",
+                                             "--partition-bits=12",
+                                             "--registry=etcd",
+                                             "--etcd=10.0.0.1:2379,10.0.0.2:2379",
+                                             "--etcd=h3:2379",
+                                             "--etcd-prefix=/a/b/",
+                                             "--node-ttl=10s",
+                                             "--settle=0s",
+                                             "--repair-after=10m",
+                                             "--hot-rate=2.5",
+                                             "--hot-cool=5s",
+                                             "--load-interval=1s",
+                                             "--epoch-interval=20ms",
+                                             "--max-watchers=7",
+                                             "--stop-grace=0s",
+                                             "--log-level=warn",
+                                             "--log-format=json",
+                                             "--log-requests=failed,slow",
+                                             "--slow-request=20ms"});
   ASSERT_TRUE(parsed.flags.has_value()) << parsed.exit.text;
   const PlacementFlags& flags = *parsed.flags;
   EXPECT_EQ(flags.server.listen.ToString(), "[::1]:0");
@@ -75,6 +91,10 @@ TEST(ParsePlacementFlags, ReadsEveryFlag) {
   EXPECT_EQ(placement.max_watchers, 7u);
   EXPECT_EQ(flags.stop_grace, absl::ZeroDuration());
   EXPECT_EQ(flags.log.level, "warn");
+  EXPECT_EQ(flags.log.format, LogFormat::kJson);
+  EXPECT_TRUE(flags.log_requests.failed);
+  EXPECT_EQ(flags.log_requests.slow, absl::Milliseconds(20));
+  EXPECT_FALSE(flags.log_requests.sampled);
 }
 
 TEST(ParsePlacementFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {
@@ -113,6 +133,8 @@ TEST(ParsePlacementFlags, BadValuesStopTheStartWithOneLineThatNamesTheFlag) {
       {{"--data-dir", "/x", "--epoch-interval", "1"}, "--epoch-interval"},
       {{"--data-dir", "/x", "--max-watchers", "0"}, "--max-watchers: 0 is out of range"},
       {{"--data-dir", "/x", "--stop-grace", "x"}, "--stop-grace"},
+      {{"--data-dir", "/x", "--log-format", "xml"}, "--log-format"},
+      {{"--data-dir", "/x", "--log-requests", "some"}, "--log-requests"},
       {{"--data-dir", "/x", "--log-level", "loud"}, "trace, debug, info, warn, error, off"},
       {{"--data-dir", "/x", "--nonsense"}, "--nonsense"},
       {{"--data-dir", "/x", "stray"}, "stray"},
