@@ -19,7 +19,6 @@
 
 namespace kdn {
 
-inline constexpr size_t kMaxExplainKeys = 256;
 inline constexpr size_t kMaxListedSpaces = 4096;
 inline constexpr size_t kMaxAdminListings = 4;  // of chunks or spaces, at once
 inline constexpr size_t kMaxAdminClears = 2;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "kdn-node/admin/admin_wire.h"
 #include "storage/tier/index_row.h"
 #include "storage/tier/memory_tier.h"
 
@@ -58,7 +59,7 @@ void SpaceCensus::Report(size_t limit, v1::ListSpacesResponse& response) const {
   }
   for (const auto& [id, space] : order) {
     v1::SpaceHeld& held = *response.add_spaces();
-    held.set_space_id(std::string(AsStringView(id->span())));
+    held.set_space_id(DigestToWire(*id));
     held.set_chunks(space->all.chunks);
     held.set_tokens(space->tokens);
     held.set_encoded_bytes(space->all.bytes);

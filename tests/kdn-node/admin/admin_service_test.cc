@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "kdn-node/admin/chunk_answers.h"
 #include "kdn/v1/admin.grpc.pb.h"
 #include "tests/kdn-node/node_test.h"
 
