@@ -263,6 +263,7 @@ class RemoteTransport final : public Transport {
     request.set_least_fidelity(static_cast<v1::Fidelity>(query.least));
     request.set_join_frames(true);
     if (options_.asker != Asker::kEngine) request.set_origin(static_cast<v1::CallOrigin>(options_.asker));
+    request.set_looked_up(query.looked_up);
     if (query.codec != nullptr) request.set_codec_wish(std::string(query.codec->name()));
     if (query.heads != HeadRange()) {
       request.mutable_heads()->set_begin(query.heads.begin);

@@ -33,6 +33,9 @@ struct FetchQuery {
   const Codec* codec = nullptr;    // as FetchOptions has it; null: as they are stored
   // That should come alone. A slab comes with these, and a shape that says how many they are, or with all its heads.
   HeadRange heads = {};
+  // The caller has just looked the keys up and found them, be it at another node than the one that is asked now.
+  // Nothing but what nodes tell of requests depends on it.
+  bool looked_up = false;
 };
 
 // Receives a fetch, on one thread at a time, in the order in which it arrives. Sinks copy what they keep.

@@ -67,7 +67,7 @@ void RecordFetch(ServiceState& state, const CallRecord& record, const FetchReade
   LeaveToOthers(state.options, asked, positions);
   if (asked.empty()) return;
   state.options.analytics->Fetched(call.what.space, asked, call.layers.begin == 0,
-                                   {.trace = record.trace(), .positions = positions});
+                                   {.trace = record.trace(), .positions = positions, .looked_up = call.looked_up});
 }
 
 void RecordRefused(ServiceState& state, const FetchCall& call) {
@@ -76,7 +76,7 @@ void RecordRefused(ServiceState& state, const FetchCall& call) {
   std::vector<AskedChunk> asked;
   asked.reserve(what.keys.size());
   for (const ChunkKey& key : what.keys) asked.push_back({.key = key, .miss = MissReason::kRefused});
-  state.options.analytics->Fetched(what.space, asked, /*from_first_layer=*/true);
+  state.options.analytics->Fetched(what.space, asked, /*from_first_layer=*/true, {.looked_up = call.looked_up});
 }
 
 }  // namespace kdn

@@ -71,6 +71,7 @@ absl::StatusOr<FetchCall> ParseFetchRequest(const v1::FetchRequest& request) {
   FetchCall call;
   KDN_ASSIGN_OR_RETURN(call.what, ParseKeys(request.space_id(), request.keys()));
   call.asker = AskerFromWire(request.origin());
+  call.looked_up = request.looked_up();
   call.layers.begin = request.layer_begin();
   if (request.layer_end() != 0) call.layers.end = request.layer_end();
   if (call.layers.begin >= call.layers.end) {

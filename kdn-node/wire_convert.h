@@ -40,6 +40,7 @@ Asker AskerFromWire(v1::CallOrigin origin);
 struct FetchCall {
   KeySet what;
   Asker asker = Asker::kEngine;
+  bool looked_up = false;  // by the same asker, here or elsewhere
   LayerRange layers;
   Fidelity least = Fidelity::kExact;
   bool layer_major = false;

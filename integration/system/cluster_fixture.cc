@@ -248,7 +248,7 @@ Document::Document(uint64_t number) : number_(number), tokens_(MakeTokens(kToken
 }
 
 bool Document::Store(Client& client, Ack ack, absl::Duration deadline) const {
-  const KvMemory kv(kTokens, number_);
+  const PromptMemory kv(kTokens, number_);
   absl::StatusOr<StoreReport> report =
       client.Store(chunks_, kv.view(), {.deadline = deadline, .ack = ack, .codec = "raw"});
   return report.ok() && report->Stored() == chunks_.size();
@@ -261,11 +261,11 @@ Document::Outcome Document::Fetch(Client& client, absl::Duration deadline, std::
     *why = fmt::format("lookup: {} of {} chunks: {}: {}", hit.hits, kChunks, MissReasonName(hit.stopped_by.reason),
                        hit.stopped_by.detail);
   }
-  const KvMemory kv(kTokens);
+  const PromptMemory kv(kTokens);
   absl::StatusOr<FetchReport> report =
       client.Fetch(hit.HitChunks(), kv.view(), {.deadline = std::max(end - absl::Now(), absl::ZeroDuration())});
   if (!report.ok()) return Outcome::kWrong;
-  const KvMemory expected(kTokens, number_);
+  const PromptMemory expected(kTokens, number_);
   for (size_t i = 0; i < report->chunks.size(); ++i) {
     const ChunkRef& chunk = chunks_[i];
     if (report->chunks[i].miss.reason != MissReason::kNone) {

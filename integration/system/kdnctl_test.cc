@@ -56,7 +56,7 @@ class KdnctlNodeTest : public NodeFixture {
 TEST_F(KdnctlNodeTest, MovesASpaceToAnEmptyNodeThroughAnArchive) {
   StartNode({"--disk-bytes", "64MiB"});
   const std::vector<Token> tokens = MakeTokens(1024, 1);
-  const KvMemory kv(1024, 2);
+  const PromptMemory kv(1024, 2);
   const std::unique_ptr<Client> client = NewClient();
   const PrefixHit prompt = client->LookupPrefix(tokens, {.deadline = absl::Seconds(10)});
   const auto stored = client->Store(prompt.chunks, kv.view(), {.deadline = absl::Seconds(30), .ack = Ack::kDurable});
@@ -89,7 +89,7 @@ TEST_F(KdnctlNodeTest, MovesASpaceToAnEmptyNodeThroughAnArchive) {
   EXPECT_EQ(imported.code, 0) << imported.text;
   EXPECT_EQ(imported.json()["stored"], 4);
   // What an engine fetches then is what the first one stored.
-  KvMemory back(1024);
+  PromptMemory back(1024);
   const auto fetched = client->Fetch(prompt.chunks, back.view(), {.deadline = absl::Seconds(30)});
   ASSERT_TRUE(fetched.ok());
   EXPECT_TRUE(fetched->AllReady());

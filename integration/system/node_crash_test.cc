@@ -19,7 +19,7 @@ TEST_F(NodeCrashTest, EverythingAcknowledgedDurableIsThereAfterKill) {
   StartNode();
   constexpr uint32_t kTokens = 40 * kChunk;
   const std::vector<Token> tokens = MakeTokens(kTokens, 1);
-  const KvMemory stored(kTokens, 2);
+  const PromptMemory stored(kTokens, 2);
   {
     std::unique_ptr<Client> client = NewClient();
     const PrefixHit hit = client->LookupPrefix(tokens, {});
@@ -35,7 +35,7 @@ TEST_F(NodeCrashTest, EverythingAcknowledgedDurableIsThereAfterKill) {
   std::unique_ptr<Client> client = NewClient();
   const PrefixHit hit = client->LookupPrefix(tokens, {.deadline = absl::Seconds(10)});
   EXPECT_EQ(hit.hits, 40u) << hit.stopped_by.detail;
-  const KvMemory fetched(kTokens);
+  const PromptMemory fetched(kTokens);
   absl::StatusOr<FetchReport> report = client->Fetch(hit.HitChunks(), fetched.view(), {.deadline = absl::Seconds(30)});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->AllReady());
@@ -58,7 +58,7 @@ TEST_F(NodeCrashTest, KillInTheMiddleOfStoresLosesNothingAcknowledgedAndShowsNot
     std::atomic<size_t> acks = 0;
     std::thread writer([&] {
       std::unique_ptr<Client> client = NewClient();
-      const KvMemory kv(kChunksARound * kChunk, seed);
+      const PromptMemory kv(kChunksARound * kChunk, seed);
       const PrefixHit hit = client->LookupPrefix(conversations.back(), {.deadline = absl::Seconds(10)});
       for (const ChunkRef& chunk : hit.chunks) {
         absl::StatusOr<StoreReport> report =
@@ -77,11 +77,11 @@ TEST_F(NodeCrashTest, KillInTheMiddleOfStoresLosesNothingAcknowledgedAndShowsNot
   StartNode();
   std::unique_ptr<Client> client = NewClient();
   for (size_t round = 0; round < kRounds; ++round) {
-    const KvMemory expected(kChunksARound * kChunk, 100 + round);
+    const PromptMemory expected(kChunksARound * kChunk, 100 + round);
     const PrefixHit hit = client->LookupPrefix(conversations[round], {.deadline = absl::Seconds(10)});
     EXPECT_GE(hit.hits, acknowledged[round]);
     EXPECT_LE(hit.hits, acknowledged[round] + 1);  // one more may have been committed, but not yet acknowledged
-    const KvMemory fetched(kChunksARound * kChunk);
+    const PromptMemory fetched(kChunksARound * kChunk);
     absl::StatusOr<FetchReport> report =
         client->Fetch(hit.HitChunks(), fetched.view(), {.deadline = absl::Seconds(30)});
     ASSERT_TRUE(report.ok()) << report.status();
@@ -94,7 +94,7 @@ TEST_F(NodeCrashTest, KillInTheMiddleOfStoresLosesNothingAcknowledgedAndShowsNot
 TEST_F(NodeCrashTest, CleanStopKeepsWhatWasAcknowledgedInMemoryOnly) {
   StartNode();
   const std::vector<Token> tokens = MakeTokens(4 * kChunk, 3);
-  const KvMemory stored(4 * kChunk, 4);
+  const PromptMemory stored(4 * kChunk, 4);
   std::unique_ptr<Client> client = NewClient();
   const PrefixHit before = client->LookupPrefix(tokens, {});
   absl::StatusOr<StoreReport> report = client->Store(before.chunks, stored.view(), {.ack = Ack::kMemory});

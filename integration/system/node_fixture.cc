@@ -58,21 +58,22 @@ KvSpace SmallSpace() {
   return space;
 }
 
-KvMemory::KvMemory(uint32_t tokens) : storage_(size_t{2} * kLayers, std::vector<uint8_t>(tokens * kTokenBytes)) {
+PromptMemory::PromptMemory(uint32_t tokens)
+    : storage_(size_t{2} * kLayers, std::vector<uint8_t>(tokens * kTokenBytes)) {
   view_.capacity_tokens = tokens;
   for (size_t slab = 0; slab < storage_.size(); ++slab) {
     (slab % 2 == 0 ? view_.k : view_.v).push_back(storage_[slab].data());
   }
 }
 
-KvMemory::KvMemory(uint32_t tokens, uint64_t seed) : KvMemory(tokens) {
+PromptMemory::PromptMemory(uint32_t tokens, uint64_t seed) : PromptMemory(tokens) {
   std::mt19937_64 random(seed);
   for (std::vector<uint8_t>& slab : storage_) {
     for (uint8_t& byte : slab) byte = static_cast<uint8_t>(random());
   }
 }
 
-std::string KvMemory::Bytes(uint32_t begin, uint32_t count) const {
+std::string PromptMemory::Bytes(uint32_t begin, uint32_t count) const {
   std::string bytes;
   for (const std::vector<uint8_t>& slab : storage_) {
     bytes.append(reinterpret_cast<const char*>(slab.data()) + begin * kTokenBytes, count * kTokenBytes);

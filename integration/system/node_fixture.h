@@ -35,10 +35,10 @@ class NodeFixture : public testing::Test {
 KvSpace SmallSpace();
 
 // KV for `tokens` tokens of SmallSpace, reproducible from `seed`.
-class KvMemory {
+class PromptMemory {
  public:
-  explicit KvMemory(uint32_t tokens);
-  KvMemory(uint32_t tokens, uint64_t seed);
+  explicit PromptMemory(uint32_t tokens);
+  PromptMemory(uint32_t tokens, uint64_t seed);
 
   const ContiguousKv& view() const { return view_; }
   // The bytes of the tokens [begin, begin + count), layer by layer, K before V.

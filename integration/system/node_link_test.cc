@@ -41,7 +41,7 @@ class NodeLinkTest : public NodeFixture {
   void ExpectAllFetched(Client& client) {
     const PrefixHit hit = client.LookupPrefix(tokens_, {.deadline = absl::Seconds(30)});
     EXPECT_EQ(hit.hits, kChunks) << hit.stopped_by.detail;
-    const KvMemory fetched(kChunks * kChunk);
+    const PromptMemory fetched(kChunks * kChunk);
     absl::StatusOr<FetchReport> report = client.Fetch(hit.HitChunks(), fetched.view(), {.deadline = absl::Seconds(60)});
     ASSERT_TRUE(report.ok()) << report.status();
     EXPECT_TRUE(report->AllReady());
@@ -49,7 +49,7 @@ class NodeLinkTest : public NodeFixture {
   }
 
   const std::vector<Token> tokens_ = MakeTokens(kChunks * kChunk, 1);
-  const KvMemory stored_{kChunks * kChunk, 2};
+  const PromptMemory stored_{kChunks * kChunk, 2};
   std::unique_ptr<LinkProxy> link_;
 };
 

@@ -88,7 +88,7 @@ class NodeLoadTest : public NodeFixture {
   }
 
   const std::vector<Token> tokens_ = MakeTokens(kChunks * kChunk, 1);
-  const KvMemory stored_{kChunks * kChunk, 2};
+  const PromptMemory stored_{kChunks * kChunk, 2};
   PrefixHit hit_;
   std::optional<BulkPeer> peer_;
 };
@@ -109,7 +109,7 @@ TEST_F(NodeLoadTest, AThousandIdleAndTwoHundredBusyClientsFitTheirBound) {
     busy.emplace_back([&] {
       const auto transport = MakeRemoteTransport(target(), {.shared_memory = false});
       const auto client = Client::Create(SmallSpace(), transport);
-      const KvMemory fetched(kChunks * kChunk);
+      const PromptMemory fetched(kChunks * kChunk);
       const auto report = (*client)->Fetch(hit_.chunks, fetched.view(), {.deadline = kPlenty});
       if (report.ok() && report->AllReady() && fetched.Bytes(0, 1) == stored_.Bytes(0, 1)) ++whole;
       most = std::max(most.load(), PrivateBytes());
@@ -136,7 +136,7 @@ TEST_F(NodeLoadTest, WhoReadsNothingHoldsABatchAndNoMore) {
   }
   // Each of them is being served, and others beside them.
   for (BulkPeer::Loan& loan : slow) ASSERT_TRUE(loan.socket->ReadFrame(absl::Now() + kPlenty).ok());
-  const KvMemory fetched(kChunks * kChunk);
+  const PromptMemory fetched(kChunks * kChunk);
   const auto report = NewClient()->Fetch(hit_.chunks, fetched.view(), {.deadline = kPlenty});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->AllReady());
@@ -167,7 +167,7 @@ TEST_F(NodeLoadTest, TooManyFetchesAreRefusedAtOnceAndServedOnceThereIsRoom) {
   for (BulkPeer::Loan& loan : slow) ASSERT_TRUE(loan.socket->ReadFrame(absl::Now() + kPlenty).ok());
 
   const std::unique_ptr<Client> client = NewClient();
-  const KvMemory fetched(kChunks * kChunk);
+  const PromptMemory fetched(kChunks * kChunk);
   const absl::Time begin = absl::Now();
   auto report = client->Fetch(hit_.chunks, fetched.view(), {.deadline = kPlenty});
   ASSERT_TRUE(report.ok()) << report.status();

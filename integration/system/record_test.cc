@@ -68,7 +68,7 @@ TEST_F(RecordTest, ATraceOfAClusterIsWhatWasAskedAndReplaysToTheSameHitRatio) {
     asked_chunks += hit.chunks.size();
     hit_chunks += hit.HitChunks().size();
     if (hit.MissedChunks().empty()) continue;
-    const KvMemory kv(static_cast<uint32_t>(tokens.size()), 1);
+    const PromptMemory kv(static_cast<uint32_t>(tokens.size()), 1);
     const absl::StatusOr<StoreReport> stored =
         client->Store(hit.MissedChunks(), kv.view(), {.deadline = absl::Seconds(10), .codec = "raw"});
     ASSERT_TRUE(stored.ok()) << stored.status();

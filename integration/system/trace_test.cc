@@ -67,8 +67,8 @@ TEST_F(TraceNodeTest, AnEnginesRequestIsFoundInTheLogOfTheNode) {
   ASSERT_NO_FATAL_FAILURE(StartNode(With(kLogAll, {"--memory-bytes", "64MiB"})));
   const std::unique_ptr<Client> client = NewClient();
   const std::vector<Token> prompt = MakeTokens(kTokens, 1);
-  const KvMemory computed(kTokens, 1);
-  KvMemory fetched(kTokens);
+  const PromptMemory computed(kTokens, 1);
+  PromptMemory fetched(kTokens);
   FetchReport report;
   StoreReport stored;
   {
@@ -150,8 +150,8 @@ TEST_F(TraceClusterTest, AFetchThatSpansNodesHasOneIdInAllLogs) {
   AwaitSettled(2);
   const std::unique_ptr<Client> client = ClientOver(NewTransport());
   const std::vector<Token> prompt = MakeTokens(kTokens, 2);
-  const KvMemory computed(kTokens, 2);
-  KvMemory fetched(kTokens);
+  const PromptMemory computed(kTokens, 2);
+  PromptMemory fetched(kTokens);
   const PrefixHit hit = client->LookupPrefix(prompt, {.deadline = kPatience});
   ASSERT_EQ(client->Store(hit.MissedChunks(), computed.view(), {.deadline = kPatience})->Stored(), hit.chunks.size());
   FetchReport report;
@@ -198,7 +198,7 @@ TEST_F(TraceClusterTest, WhatANodeFetchesFromAnotherIsFoundInBothLogs) {
   AwaitSettled(1);
   const std::unique_ptr<Client> client = ClientOver(NewTransport());
   const std::vector<Token> prompt = MakeTokens(kTokens, 3);
-  const KvMemory computed(kTokens, 3);
+  const PromptMemory computed(kTokens, 3);
   const PrefixHit hit = client->LookupPrefix(prompt, {.deadline = kPatience});
   ASSERT_EQ(client->Store(hit.MissedChunks(), computed.view(), {.deadline = kPatience})->Stored(), hit.chunks.size());
   ASSERT_NO_FATAL_FAILURE(StartNodes(1, kLogAll));

@@ -25,7 +25,7 @@ ClusterCore::ClusterCore(std::shared_ptr<TopologySource> topology, const Cluster
       pool(PoolOptions(given)),
       budget(given.hedge.budget, given.hedge.burst) {}
 
-absl::StatusOr<ClusterViewPtr> ClusterCore::View() {
+absl::StatusOr<TopologyViewPtr> ClusterCore::View() {
   TopologyPtr topology = source->Current();
   if (topology != nullptr) return pool.View(topology);
   const absl::Status health = source->Health();

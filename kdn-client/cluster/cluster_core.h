@@ -14,6 +14,7 @@
 #include "kdn-client/async/task_threads.h"
 #include "kdn-client/cluster/cluster_transport.h"
 #include "kdn-client/cluster/node_pool.h"
+#include "kdn-client/cluster/recent_lookups.h"
 
 namespace kdn {
 
@@ -21,13 +22,13 @@ namespace kdn {
 // cannot see it.)
 inline absl::Status Apart(const absl::Status& status) { return absl::Status(status.code(), status.message()); }
 
-using ClusterViewPtr = std::shared_ptr<const ClusterView>;
+using TopologyViewPtr = std::shared_ptr<const TopologyView>;
 
 struct ClusterCore {
   ClusterCore(std::shared_ptr<TopologySource> topology, const ClusterTransportOptions& given);
 
   // The nodes of the newest topology. UNAVAILABLE: none is known.
-  absl::StatusOr<ClusterViewPtr> View();
+  absl::StatusOr<TopologyViewPtr> View();
 
   bool Hedges() const { return options.hedge.budget > 0; }
   // Of a race that begins with `first`, whose calls are measured in `recent`. Earns the race its part of a hedge.
@@ -41,6 +42,7 @@ struct ClusterCore {
   FirstAnswers lookups;
   FirstAnswers fetches;
   TokenBucket budget;  // of hedges
+  RecentLookups recent_lookups;
   struct {
     std::atomic<uint64_t> lookups{0};
     std::atomic<uint64_t> fetches{0};

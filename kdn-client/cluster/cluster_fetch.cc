@@ -21,7 +21,7 @@ namespace {
 std::vector<uint32_t> ChunksOf(const NodeGroup& group) {
   std::vector<uint32_t> chunks;
   chunks.reserve(group.asked.size());
-  for (const AskedChunk& asked : group.asked) chunks.push_back(asked.chunk);
+  for (const SoughtChunk& asked : group.asked) chunks.push_back(asked.chunk);
   return chunks;
 }
 
@@ -47,7 +47,7 @@ struct GroupFetch {
   }
 
   const NodeSlot slot;
-  std::vector<AskedChunk> asked;
+  std::vector<SoughtChunk> asked;
   std::vector<uint8_t> begun;  // some node has begun to send the chunk, so that it has to go on by this delivery
   GroupSink to_sink;
   const std::shared_ptr<FetchDelivery> delivery;
@@ -56,7 +56,7 @@ struct GroupFetch {
 // Shared by all that is asked for one call, some of which may go on when the call is over.
 class FetchCall : public std::enable_shared_from_this<FetchCall> {
  public:
-  FetchCall(ClusterCore& core, ClusterViewPtr view, const FetchQuery& query, absl::Time deadline)
+  FetchCall(ClusterCore& core, TopologyViewPtr view, const FetchQuery& query, absl::Time deadline)
       : core_(core),
         view_(std::move(view)),
         query_(query),
@@ -67,7 +67,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   }
 
   // Each of `asked` comes to `sink` or is missed there, unless the status says otherwise.
-  absl::Status Run(std::span<const AskedChunk> asked, SlabSink& sink, Cancellation* cancel) {
+  absl::Status Run(std::span<const SoughtChunk> asked, SlabSink& sink, Cancellation* cancel) {
     const ReaderPlan plan = PlanReaders(*view_, readers_, asked);
     for (const uint32_t at : plan.stranded) sink.OnMiss(asked[at].chunk, MissOfStranded(asked[at]));
     std::vector<std::unique_ptr<SlabSink>> forks(plan.groups.size());
@@ -86,7 +86,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   }
 
  private:
-  Miss MissOfStranded(const AskedChunk& asked) const {
+  Miss MissOfStranded(const SoughtChunk& asked) const {
     if (asked.miss.reason != MissReason::kNone) return asked.miss;
     if (asked.tried != 0) return {MissReason::kProtocol, "its nodes ended the fetch without an answer"};
     const Partition partition = view_->topology->PartitionOf(keys_[asked.chunk]);
@@ -131,7 +131,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   }
 
   // `asked` and `heard` are of one group.
-  void CountFound(std::span<const AskedChunk> asked, const HeardChunks& heard) {
+  void CountFound(std::span<const SoughtChunk> asked, const HeardChunks& heard) {
     for (size_t i = 0; i < asked.size(); ++i) {
       if (heard.begun[i] == 0 || !IsAnswer(asked[i].miss)) continue;
       core_.counts.second_reader.fetch_add(1, std::memory_order_relaxed);
@@ -142,7 +142,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   absl::Status FetchFromLast(const NodeGroup& group, SlabSink& sink, Cancellation* cancel) {
     std::vector<ChunkKey> keys;
     std::vector<Miss> kept_back;
-    for (const AskedChunk& asked : group.asked) {
+    for (const SoughtChunk& asked : group.asked) {
       keys.push_back(keys_[asked.chunk]);
       kept_back.push_back(asked.miss);
     }
@@ -271,7 +271,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
     contest->other.slot = next->slot;
     contest->other.chunks = ChunksOf(*next);
     contest->other.part.assign(next->at.begin(), next->at.end());
-    for (const AskedChunk& asked : next->asked) contest->other_tried.push_back(asked.tried);
+    for (const SoughtChunk& asked : next->asked) contest->other_tried.push_back(asked.tried);
     return contest;
   }
 
@@ -280,7 +280,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
     while (true) {
       const FetchDelivery::Rest wanted = fetch.delivery->Wanted();
       if (wanted.chunks.empty()) return absl::OkStatus();
-      std::vector<AskedChunk> asked;
+      std::vector<SoughtChunk> asked;
       std::vector<size_t> places;
       for (const size_t i : wanted.chunks) {
         if (fetch.begun[i] == 0) continue;
@@ -297,7 +297,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   }
 
   // Goes on with chunks that broke off, where they did, with the next reader of some of them.
-  absl::Status Continue(GroupFetch& fetch, std::span<const AskedChunk> asked, std::span<const size_t> places,
+  absl::Status Continue(GroupFetch& fetch, std::span<const SoughtChunk> asked, std::span<const size_t> places,
                         LayerRange layers, Cancellation* cancel) {
     const ReaderPlan plan = PlanReaders(*view_, readers_, asked);
     for (const uint32_t at : plan.stranded) fetch.delivery->OnMiss(places[at], MissOfStranded(asked[at]));
@@ -318,7 +318,7 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
   }
 
   ClusterCore& core_;
-  const ClusterViewPtr view_;
+  const TopologyViewPtr view_;
   const FetchQuery query_;  // but for its keys and its cancellation, which are the caller's
   const std::vector<ChunkKey> keys_;
   const absl::Time deadline_;
@@ -327,11 +327,13 @@ class FetchCall : public std::enable_shared_from_this<FetchCall> {
 
 }  // namespace
 
-absl::Status FetchFromCluster(ClusterCore& core, ClusterViewPtr view, const FetchQuery& query, absl::Time deadline,
+absl::Status FetchFromCluster(ClusterCore& core, TopologyViewPtr view, const FetchQuery& query, absl::Time deadline,
                               SlabSink& sink) {
   if (query.keys.empty()) return absl::OkStatus();
-  const auto call = std::make_shared<FetchCall>(core, std::move(view), query, deadline);
-  std::vector<AskedChunk> asked(query.keys.size());
+  FetchQuery marked = query;
+  marked.looked_up = core.recent_lookups.FoundAll(query.keys);
+  const auto call = std::make_shared<FetchCall>(core, std::move(view), marked, deadline);
+  std::vector<SoughtChunk> asked(query.keys.size());
   for (uint32_t i = 0; i < asked.size(); ++i) asked[i].chunk = i;
   return call->Run(asked, sink, query.cancel);
 }

@@ -12,7 +12,7 @@
 namespace kdn {
 
 // As Transport::Fetch. What was begun may go on in `core.attempts`, but touches neither the query nor the sink.
-absl::Status FetchFromCluster(ClusterCore& core, ClusterViewPtr view, const FetchQuery& query, absl::Time deadline,
+absl::Status FetchFromCluster(ClusterCore& core, TopologyViewPtr view, const FetchQuery& query, absl::Time deadline,
                               SlabSink& sink);
 
 }  // namespace kdn

@@ -29,7 +29,7 @@ struct Answer {
 // Shared by all that is asked for one call, some of which may go on when the call is over.
 class LookupCall : public std::enable_shared_from_this<LookupCall> {
  public:
-  LookupCall(ClusterCore& core, ClusterViewPtr view, const SpaceId& space, std::span<const ChunkKey> keys,
+  LookupCall(ClusterCore& core, TopologyViewPtr view, const SpaceId& space, std::span<const ChunkKey> keys,
              Fidelity least, absl::Time deadline)
       : core_(core),
         view_(std::move(view)),
@@ -43,7 +43,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
 
   // Answers in the order of `asked`. What the nodes that are asked first do not have is asked once more when all have
   // answered, so that each of the others is asked once for all of it.
-  std::vector<Answer> Ask(std::span<const AskedChunk> asked, bool may_hedge, absl::Time deadline) {
+  std::vector<Answer> Ask(std::span<const SoughtChunk> asked, bool may_hedge, absl::Time deadline) {
     const absl::Time begun = Clock::Real().Now();
     std::vector<Answer> answers(asked.size());
     std::vector<ReaderMask> tried(asked.size());
@@ -61,7 +61,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
       }
     });
 
-    std::vector<AskedChunk> again;
+    std::vector<SoughtChunk> again;
     std::vector<size_t> at;
     bool all_answered = true;
     for (size_t i = 0; i < answers.size(); ++i) {
@@ -82,7 +82,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
   }
 
  private:
-  Answer Stranded(const AskedChunk& asked) const {
+  Answer Stranded(const SoughtChunk& asked) const {
     const Partition partition = view_->topology->PartitionOf(keys_[asked.chunk]);
     Answer answer;
     answer.failure =
@@ -100,7 +100,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
   GroupAnswers AskGroup(const NodeGroup& group, bool may_hedge, absl::Time deadline) {
     if (may_hedge && group.has_others && core_.Hedges()) return Hedged(group);
     GroupAnswers result = {.answers = AskNode(group, deadline), .tried = {}};
-    for (const AskedChunk& asked : group.asked) result.tried.push_back(asked.tried);
+    for (const SoughtChunk& asked : group.asked) result.tried.push_back(asked.tried);
     if (group.has_others && !result.answers.front().answered) {
       core_.counts.failed_over.fetch_add(1, std::memory_order_relaxed);
     }
@@ -142,7 +142,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
     keys.reserve(group.asked.size());
     std::vector<uint32_t> positions;
     positions.reserve(group.asked.size());
-    for (const AskedChunk& asked : group.asked) {
+    for (const SoughtChunk& asked : group.asked) {
       keys.push_back(keys_[asked.chunk]);
       positions.push_back(asked.chunk);
     }
@@ -163,9 +163,9 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
   GroupAnswers Hedged(const NodeGroup& group) {
     struct State {
       NodeGroup group;
-      std::vector<AskedChunk> elsewhere;  // those that others may have
-      std::vector<size_t> at;             // where these are in the group
-      std::vector<Answer> answers;        // the winner's
+      std::vector<SoughtChunk> elsewhere;  // those that others may have
+      std::vector<size_t> at;              // where these are in the group
+      std::vector<Answer> answers;         // the winner's
       bool others_won = false;
     };
     const auto state = std::make_shared<State>();
@@ -198,7 +198,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
     // Out of time, the winner may still be at work on its answers.
     const bool won = outcome.won && outcome.status.ok();
     GroupAnswers result = {.answers = std::vector<Answer>(group.asked.size()), .tried = {}};
-    for (const AskedChunk& asked : group.asked) result.tried.push_back(asked.tried);
+    for (const SoughtChunk& asked : group.asked) result.tried.push_back(asked.tried);
     if (won && !state->others_won) {
       result.answers = std::move(state->answers);
       return result;
@@ -226,7 +226,7 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
   }
 
   ClusterCore& core_;
-  const ClusterViewPtr view_;
+  const TopologyViewPtr view_;
   const SpaceId space_;
   const std::vector<ChunkKey> keys_;
   const Fidelity least_;
@@ -236,19 +236,20 @@ class LookupCall : public std::enable_shared_from_this<LookupCall> {
 
 }  // namespace
 
-absl::StatusOr<std::vector<FoundChunk>> LookupInCluster(ClusterCore& core, ClusterViewPtr view, const SpaceId& space,
+absl::StatusOr<std::vector<FoundChunk>> LookupInCluster(ClusterCore& core, TopologyViewPtr view, const SpaceId& space,
                                                         std::span<const ChunkKey> keys, Fidelity least,
                                                         absl::Time deadline) {
   std::vector<FoundChunk> found;
   if (keys.empty()) return found;
   const auto call = std::make_shared<LookupCall>(core, std::move(view), space, keys, least, deadline);
-  std::vector<AskedChunk> asked(keys.size());
+  std::vector<SoughtChunk> asked(keys.size());
   for (uint32_t i = 0; i < asked.size(); ++i) asked[i].chunk = i;
   std::vector<Answer> answers = call->Ask(asked, /*may_hedge=*/true, deadline);
   const bool any = std::any_of(answers.begin(), answers.end(), [](const Answer& answer) { return answer.answered; });
   if (!any) return answers.front().failure;
   found.reserve(answers.size());
   for (Answer& answer : answers) found.push_back(std::move(answer.found));
+  core.recent_lookups.Note(keys, found);
   return found;
 }
 

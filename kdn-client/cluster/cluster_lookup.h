@@ -16,7 +16,7 @@ namespace kdn {
 
 // One answer per key, in order. The status of a call that failed where no node answered. What was begun may go on in
 // `core.attempts`.
-absl::StatusOr<std::vector<FoundChunk>> LookupInCluster(ClusterCore& core, ClusterViewPtr view, const SpaceId& space,
+absl::StatusOr<std::vector<FoundChunk>> LookupInCluster(ClusterCore& core, TopologyViewPtr view, const SpaceId& space,
                                                         std::span<const ChunkKey> keys, Fidelity least,
                                                         absl::Time deadline);
 

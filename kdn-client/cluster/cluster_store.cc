@@ -103,7 +103,7 @@ bool MayPass(const absl::Status& status) { return absl::IsUnavailable(status) ||
 
 class StoreCall {
  public:
-  StoreCall(ClusterCore& core, ClusterViewPtr view, std::span<const Chunk> chunks, Ack ack, absl::Time deadline)
+  StoreCall(ClusterCore& core, TopologyViewPtr view, std::span<const Chunk> chunks, Ack ack, absl::Time deadline)
       : core_(core),
         view_(std::move(view)),
         chunks_(chunks),
@@ -125,7 +125,7 @@ class StoreCall {
       const absl::Time again = std::min(deadline_, RealNow() + backoff.Next());
       core_.source->AwaitNewer(view_->topology->epoch(), again);
       if (RealNow() >= deadline_) return std::move(statuses_);
-      if (absl::StatusOr<ClusterViewPtr> newest = core_.View(); newest.ok()) view_ = *std::move(newest);
+      if (absl::StatusOr<TopologyViewPtr> newest = core_.View(); newest.ok()) view_ = *std::move(newest);
     }
   }
 
@@ -193,7 +193,7 @@ class StoreCall {
     }
   }
 
-  static absl::StatusOr<std::vector<absl::Status>> StoreTo(ClusterCore& core, const ClusterView& view, NodeSlot slot,
+  static absl::StatusOr<std::vector<absl::Status>> StoreTo(ClusterCore& core, const TopologyView& view, NodeSlot slot,
                                                            const std::vector<Chunk>& all, std::span<const size_t> which,
                                                            Ack ack, absl::Time deadline) {
     std::vector<Chunk> chunks;
@@ -212,7 +212,7 @@ class StoreCall {
   }
 
   ClusterCore& core_;
-  ClusterViewPtr view_;
+  TopologyViewPtr view_;
   const std::span<const Chunk> chunks_;
   const Ack ack_;
   const absl::Time deadline_;
@@ -222,7 +222,7 @@ class StoreCall {
 
 }  // namespace
 
-absl::StatusOr<std::vector<absl::Status>> StoreInCluster(ClusterCore& core, ClusterViewPtr view,
+absl::StatusOr<std::vector<absl::Status>> StoreInCluster(ClusterCore& core, TopologyViewPtr view,
                                                          std::span<const Chunk> chunks, Ack ack, absl::Time deadline) {
   std::vector<absl::Status> statuses = StoreCall(core, std::move(view), chunks, ack, deadline).Run();
   const auto away = [](const absl::Status& status) { return absl::IsUnavailable(status); };

@@ -16,7 +16,7 @@ namespace kdn {
 
 // As Transport::Store; one status each, as cluster_transport.h says. UNAVAILABLE as a whole when no writer of any chunk
 // could be reached. With kMemory, stores to writers that are slower than others may go on in `core.attempts`.
-absl::StatusOr<std::vector<absl::Status>> StoreInCluster(ClusterCore& core, ClusterViewPtr view,
+absl::StatusOr<std::vector<absl::Status>> StoreInCluster(ClusterCore& core, TopologyViewPtr view,
                                                          std::span<const Chunk> chunks, Ack ack, absl::Time deadline);
 
 }  // namespace kdn

@@ -77,14 +77,14 @@ class ClusterTransportImpl final : public ClusterTransport {
   absl::StatusOr<std::vector<FoundChunk>> Lookup(const SpaceId& space, std::span<const ChunkKey> keys, Fidelity least,
                                                  absl::Time deadline) override {
     const ScopedTrace trace(CurrentOrNewTrace());
-    KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(TopologyViewPtr view, Begin(deadline));
     core_.counts.lookups.fetch_add(1, std::memory_order_relaxed);
     return LookupInCluster(core_, std::move(view), space, keys, least, deadline);
   }
 
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
     const ScopedTrace trace(CurrentOrNewTrace());
-    KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(TopologyViewPtr view, Begin(deadline));
     core_.counts.fetches.fetch_add(1, std::memory_order_relaxed);
     return FetchFromCluster(core_, std::move(view), query, deadline, sink);
   }
@@ -93,14 +93,14 @@ class ClusterTransportImpl final : public ClusterTransport {
                                                   absl::Time deadline) override {
     const ScopedTrace trace(CurrentOrNewTrace());
     KDN_RETURN_IF_ERROR(CheckCount(chunks.size()));
-    KDN_ASSIGN_OR_RETURN(ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(TopologyViewPtr view, Begin(deadline));
     return StoreInCluster(core_, std::move(view), chunks, ack, deadline);
   }
 
   absl::StatusOr<PrefetchCounts> Prefetch(const SpaceId& space, std::span<const ChunkKey> keys,
                                           absl::Time deadline) override {
     const ScopedTrace trace(CurrentOrNewTrace());
-    KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(const TopologyViewPtr view, Begin(deadline));
     std::vector<absl::StatusOr<PrefetchCounts>> answers;
     const Asked asked = AskReaders(*view, keys, answers, [&](Transport& node, std::span<const ChunkKey> of_node) {
       return node.Prefetch(space, of_node, deadline);
@@ -128,7 +128,7 @@ class ClusterTransportImpl final : public ClusterTransport {
   absl::StatusOr<std::vector<absl::Status>> Delete(const SpaceId& space, std::span<const ChunkKey> keys,
                                                    absl::Time deadline) override {
     const ScopedTrace trace(CurrentOrNewTrace());
-    KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(const TopologyViewPtr view, Begin(deadline));
     const Topology& topology = *view->topology;
     // OK where one held the chunk and all went well; what failed stands.
     std::vector<absl::Status> deleted(keys.size(), NotFound("no node holds the chunk"));
@@ -174,7 +174,7 @@ class ClusterTransportImpl final : public ClusterTransport {
                             absl::Time deadline) override {
     const ScopedTrace trace(CurrentOrNewTrace());
     KDN_RETURN_IF_ERROR(CheckCount(keys.size()));
-    KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(const TopologyViewPtr view, Begin(deadline));
     std::vector<absl::StatusOr<Lease>> answers;
     const Asked asked = AskReaders(*view, keys, answers, [&](Transport& node, std::span<const ChunkKey> of_node) {
       return node.Pin(space, of_node, duration, deadline);
@@ -209,7 +209,7 @@ class ClusterTransportImpl final : public ClusterTransport {
   }
 
   absl::StatusOr<StoreStats> Stats(absl::Time deadline) override {
-    KDN_ASSIGN_OR_RETURN(const ClusterViewPtr view, Begin(deadline));
+    KDN_ASSIGN_OR_RETURN(const TopologyViewPtr view, Begin(deadline));
     std::vector<NodeSlot> up;
     for (const NodeInfo& node : view->topology->parts().nodes) {
       if (node.Serves()) up.push_back(node.slot);
@@ -248,7 +248,7 @@ class ClusterTransportImpl final : public ClusterTransport {
     size_t stranded = 0;  // chunks that no node that is up may hold
   };
 
-  absl::StatusOr<ClusterViewPtr> Begin(absl::Time deadline) {
+  absl::StatusOr<TopologyViewPtr> Begin(absl::Time deadline) {
     KDN_RETURN_IF_ERROR(CheckTime(deadline));
     return core_.View();
   }
@@ -256,20 +256,20 @@ class ClusterTransportImpl final : public ClusterTransport {
   // Makes `call` to the node that would be asked first for each key; answers[i] is that of the plan's group i. The
   // chunks of a node that fails are asked from their next readers, once.
   template <typename Answer, typename Call>
-  Asked AskReaders(const ClusterView& view, std::span<const ChunkKey> keys, std::vector<Answer>& answers,
+  Asked AskReaders(const TopologyView& view, std::span<const ChunkKey> keys, std::vector<Answer>& answers,
                    const Call& call) {
     std::vector<Topology::ReaderList> readers;
-    std::vector<AskedChunk> first(keys.size());
+    std::vector<SoughtChunk> first(keys.size());
     for (uint32_t i = 0; i < first.size(); ++i) {
       first[i].chunk = i;
       readers.push_back(view.topology->Readers(keys[i]));
     }
-    const auto ask = [&](std::span<const AskedChunk> chunks) {
+    const auto ask = [&](std::span<const SoughtChunk> chunks) {
       ReaderPlan plan = PlanReaders(view, readers, chunks);
       std::vector<Answer> of_plan(plan.groups.size());
       InParallel(core_.helpers, plan.groups.size(), core_.options.max_parallel, [&](size_t i) {
         std::vector<ChunkKey> of_node;
-        for (const AskedChunk& chunk : plan.groups[i].asked) of_node.push_back(keys[chunk.chunk]);
+        for (const SoughtChunk& chunk : plan.groups[i].asked) of_node.push_back(keys[chunk.chunk]);
         ClusterNode& node = view.NodeAt(plan.groups[i].slot);
         of_plan[i] = call(node.transport(), of_node);
         node.Note(of_plan[i].status());
@@ -279,7 +279,7 @@ class ClusterTransportImpl final : public ClusterTransport {
 
     auto [plan, of_plan] = ask(first);
     Asked asked = {.plan = {}, .stranded = plan.stranded.size()};
-    std::vector<AskedChunk> again;
+    std::vector<SoughtChunk> again;
     for (size_t i = 0; i < plan.groups.size(); ++i) {
       NodeGroup& group = plan.groups[i];
       const bool moves_on = !of_plan[i].ok() && group.has_others && !absl::IsInvalidArgument(of_plan[i].status());

@@ -112,15 +112,15 @@ void ClusterNode::Call::Ended(const absl::Status& status) {
   }
 }
 
-std::string ClusterView::NameOf(NodeSlot slot) const {
+std::string TopologyView::NameOf(NodeSlot slot) const {
   const NodeInfo* node = topology->NodeAt(slot);
   return node == nullptr ? fmt::format("slot {}", slot) : fmt::format("node {} ({})", node->id, node->address);
 }
 
-std::shared_ptr<const ClusterView> NodePool::View(const TopologyPtr& topology) {
+std::shared_ptr<const TopologyView> NodePool::View(const TopologyPtr& topology) {
   MutexLock lock(mu_);
   if (view_ != nullptr && view_->topology == topology) return view_;
-  auto view = std::make_shared<ClusterView>();
+  auto view = std::make_shared<TopologyView>();
   view->topology = topology;
   absl::flat_hash_map<std::string, std::shared_ptr<ClusterNode>> kept;
   for (const NodeInfo& info : topology->parts().nodes) {

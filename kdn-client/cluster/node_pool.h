@@ -2,7 +2,7 @@
 // to it are under way, whether it failed a moment ago.
 //
 //   NodePool pool(options);
-//   std::shared_ptr<const ClusterView> view = pool.View(topology);   // cheap while the topology is the same
+//   std::shared_ptr<const TopologyView> view = pool.View(topology);   // cheap while the topology is the same
 //   ClusterNode& node = *view->nodes[slot].node;
 //   ClusterNode::Call call(node);
 //   absl::StatusOr<…> found = node.transport().Lookup(…);
@@ -95,7 +95,7 @@ class ClusterNode {
 };
 
 // A topology with the nodes that it speaks of.
-struct ClusterView {
+struct TopologyView {
   struct Entry {
     std::shared_ptr<ClusterNode> node;  // null: there is none in this slot
     bool near = false;                  // in the zone of this process
@@ -119,12 +119,12 @@ class NodePool {
   explicit NodePool(Options options) : options_(std::move(options)) {}
 
   // Nodes that are in `topology` no longer are forgotten; calls to them that are under way end in their own time.
-  std::shared_ptr<const ClusterView> View(const TopologyPtr& topology);
+  std::shared_ptr<const TopologyView> View(const TopologyPtr& topology);
 
  private:
   const Options options_;
   Mutex mu_;
-  std::shared_ptr<const ClusterView> view_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<const TopologyView> view_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, std::shared_ptr<ClusterNode>> nodes_ ABSL_GUARDED_BY(mu_);  // by address
 };
 

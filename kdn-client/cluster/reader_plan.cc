@@ -33,12 +33,12 @@ struct Candidate {
 
 class Planner {
  public:
-  explicit Planner(const ClusterView& view) : view_(view), now_(SteadyClock::Real().Now()) {}
+  explicit Planner(const TopologyView& view) : view_(view), now_(SteadyClock::Real().Now()) {}
 
   Candidate& Of(NodeSlot slot) {
     const auto [at, is_new] = candidates_.try_emplace(slot);
     if (is_new) {
-      const ClusterView::Entry& entry = view_.nodes[slot];
+      const TopologyView::Entry& entry = view_.nodes[slot];
       at->second = {.cost = entry.node->Cost(now_), .near = entry.near, .rests = entry.node->Rests(now_)};
     }
     return at->second;
@@ -85,15 +85,15 @@ class Planner {
     return other < cost ? of[second] : of[first];
   }
 
-  const ClusterView& view_;
+  const TopologyView& view_;
   const SteadyClock::Point now_;
   absl::flat_hash_map<NodeSlot, Candidate> candidates_;
 };
 
 }  // namespace
 
-ReaderPlan PlanReaders(const ClusterView& view, std::span<const Topology::ReaderList> readers,
-                       std::span<const AskedChunk> asked) {
+ReaderPlan PlanReaders(const TopologyView& view, std::span<const Topology::ReaderList> readers,
+                       std::span<const SoughtChunk> asked) {
   ReaderPlan plan;
   Planner planner(view);
   for (uint32_t at = 0; at < asked.size(); ++at) {

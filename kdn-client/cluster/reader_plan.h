@@ -28,7 +28,7 @@ using ReaderMask = uint32_t;
 static_assert(NodeList::kCapacity <= 32);
 
 // A chunk that is to be asked for.
-struct AskedChunk {
+struct SoughtChunk {
   uint32_t chunk = 0;    // of the call's keys
   ReaderMask tried = 0;  // who has been asked
   Miss miss = {};        // what became of that
@@ -37,10 +37,10 @@ struct AskedChunk {
 // Chunks that one node is asked for.
 struct NodeGroup {
   NodeSlot slot = kNoSlot;
-  std::vector<uint32_t> at = {};       // where each was among those that were to be asked
-  std::vector<AskedChunk> asked = {};  // with this node among those that were tried
-  std::vector<ReaderMask> self = {};   // this node, in each chunk's list
-  bool has_others = false;             // at least one of them could be asked from another node
+  std::vector<uint32_t> at = {};        // where each was among those that were to be asked
+  std::vector<SoughtChunk> asked = {};  // with this node among those that were tried
+  std::vector<ReaderMask> self = {};    // this node, in each chunk's list
+  bool has_others = false;              // at least one of them could be asked from another node
 };
 
 struct ReaderPlan {
@@ -49,8 +49,8 @@ struct ReaderPlan {
 };
 
 // `readers` are those of the call's keys.
-ReaderPlan PlanReaders(const ClusterView& view, std::span<const Topology::ReaderList> readers,
-                       std::span<const AskedChunk> asked);
+ReaderPlan PlanReaders(const TopologyView& view, std::span<const Topology::ReaderList> readers,
+                       std::span<const SoughtChunk> asked);
 
 inline ReaderMask AllReaders(const Topology::ReaderList& readers) {
   return static_cast<ReaderMask>((uint64_t{1} << readers.size()) - 1);

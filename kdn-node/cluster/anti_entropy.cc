@@ -18,7 +18,7 @@ constexpr auto kIdle = std::chrono::seconds(1);
 }  // namespace
 
 AntiEntropy::AntiEntropy(const MemberIdentity& identity, TopologySource& topology, PeerDirectory& peers,
-                         PartitionSync& sync, ClusterMetrics& metrics, Pauses& pauses, absl::Duration interval,
+                         PartitionSync& sync, MemberMetrics& metrics, Pauses& pauses, absl::Duration interval,
                          uint64_t seed)
     : identity_(identity),
       topology_(topology),

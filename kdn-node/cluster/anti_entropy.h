@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "kdn-node/cluster/partition_sync.h"
 #include "kdn-node/cluster/pauses.h"
@@ -28,7 +28,7 @@ class AntiEntropy {
  public:
   // All of them outlive this. `interval` from one comparison to the next, more or less a fifth; 0: never.
   AntiEntropy(const MemberIdentity& identity, TopologySource& topology, PeerDirectory& peers, PartitionSync& sync,
-              ClusterMetrics& metrics, Pauses& pauses, absl::Duration interval, uint64_t seed);
+              MemberMetrics& metrics, Pauses& pauses, absl::Duration interval, uint64_t seed);
 
   // Compares with one other node, if it is time to; returns when to be called again.
   SteadyClock::Point Step();
@@ -41,7 +41,7 @@ class AntiEntropy {
   TopologySource& topology_;
   PeerDirectory& peers_;
   PartitionSync& sync_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   Pauses& pauses_;
   const absl::Duration interval_;
   std::mt19937_64 random_;

@@ -19,7 +19,7 @@ namespace {
 // Assembles the chunks of one batch as they come, and stores each when it is whole.
 class PullSink final : public SlabSink {
  public:
-  PullSink(TieredStore& store, ClusterMetrics& metrics, std::span<const PeerChunk> asked, MoveReason reason)
+  PullSink(TieredStore& store, MemberMetrics& metrics, std::span<const PeerChunk> asked, MoveReason reason)
       : store_(store), metrics_(metrics), asked_(asked), reason_(reason), coming_(asked.size()) {}
 
   uint64_t kept() const { return kept_; }
@@ -102,7 +102,7 @@ class PullSink final : public SlabSink {
   }
 
   TieredStore& store_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   const std::span<const PeerChunk> asked_;
   const MoveReason reason_;
   std::vector<std::optional<Coming>> coming_;
@@ -129,7 +129,7 @@ std::string_view LoggedReason(MoveReason reason) {
 
 }  // namespace
 
-ChunkPuller::ChunkPuller(TieredStore& store, ClusterMetrics& metrics, RateLimit& limit, Pauses& pauses,
+ChunkPuller::ChunkPuller(TieredStore& store, MemberMetrics& metrics, RateLimit& limit, Pauses& pauses,
                          const PullOptions& options)
     : store_(store),
       metrics_(metrics),

@@ -19,7 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/pauses.h"
 #include "kdn-node/cluster/peer.h"
 #include "storage/base/request_log.h"
@@ -46,7 +46,7 @@ class ChunkPuller {
   };
 
   // All of them outlive this.
-  ChunkPuller(TieredStore& store, ClusterMetrics& metrics, RateLimit& limit, Pauses& pauses,
+  ChunkPuller(TieredStore& store, MemberMetrics& metrics, RateLimit& limit, Pauses& pauses,
               const PullOptions& options = {});
 
   Result Pull(Peer& from, std::span<const PeerChunk> chunks, MoveReason reason);
@@ -61,7 +61,7 @@ class ChunkPuller {
            absl::Time started) const;
 
   TieredStore& store_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   RateLimit& limit_;
   Pauses& pauses_;
   const PullOptions options_;

@@ -41,7 +41,7 @@ uint64_t RandomSeed() {
 class Membership {
  public:
   Membership(const MemberOptions& options, const std::string& address, MemberIdentity& identity, TieredStore& store,
-             PartitionIndexCache& indexes, ClusterMetrics& metrics, PlacementChannel& placement,
+             PartitionIndexCache& indexes, MemberMetrics& metrics, PlacementChannel& placement,
              TopologySource& topology, const PeerDirectory::Connect& connect, LoadMeter::Sources load)
       : limit_(options.move_bytes_per_second, pauses_),
         peers_(connect),
@@ -106,7 +106,7 @@ class ClusterMemberImpl final : public ClusterMember {
         parts_(std::move(parts)),
         identity_(options.node_id, RandomSeed(), cluster_id),
         indexes_(store),
-        metrics_(std::make_shared<ClusterMetrics>()),
+        metrics_(std::make_shared<MemberMetrics>()),
         hot_keys_(std::make_shared<HotKeys>()) {}
 
   ~ClusterMemberImpl() override { End(/*grace=*/absl::ZeroDuration()); }
@@ -139,7 +139,7 @@ class ClusterMemberImpl final : public ClusterMember {
 
   void Leave() override { End(options_.leave_grace); }
 
-  ClusterMetrics& metrics() override { return *metrics_; }
+  MemberMetrics& metrics() override { return *metrics_; }
 
  private:
   std::vector<bool> MissedElsewhere(std::span<const ChunkKey> keys) const {
@@ -166,7 +166,7 @@ class ClusterMemberImpl final : public ClusterMember {
   std::atomic<TopologySource*> following_ = nullptr;
   MemberIdentity identity_;
   PartitionIndexCache indexes_;
-  const std::shared_ptr<ClusterMetrics> metrics_;
+  const std::shared_ptr<MemberMetrics> metrics_;
   const std::shared_ptr<HotKeys> hot_keys_;
   std::optional<Membership> membership_;  // between Start and Leave
 };

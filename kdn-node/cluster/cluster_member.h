@@ -24,7 +24,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_options.h"
 #include "kdn-node/cluster/peer.h"
 #include "kdn-node/server.h"
@@ -62,7 +62,7 @@ class ClusterMember {
   // while it still answers.
   virtual void Leave() = 0;
 
-  virtual ClusterMetrics& metrics() = 0;
+  virtual MemberMetrics& metrics() = 0;
 };
 
 }  // namespace kdn

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "kdn-node/cluster/chunk_puller.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "kdn-node/cluster/pauses.h"
 #include "kdn-node/cluster/peer.h"
@@ -21,7 +21,7 @@ class HotHolder {
  public:
   // All of them outlive this.
   HotHolder(const MemberIdentity& identity, TopologySource& topology, PeerDirectory& peers, TieredStore& store,
-            ChunkPuller& puller, ClusterMetrics& metrics, Pauses& pauses)
+            ChunkPuller& puller, MemberMetrics& metrics, Pauses& pauses)
       : identity_(identity),
         topology_(topology),
         peers_(peers),
@@ -50,7 +50,7 @@ class HotHolder {
   PeerDirectory& peers_;
   TieredStore& store_;
   ChunkPuller& puller_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   Pauses& pauses_;
   std::map<ChunkKey, Hot> hot_;
 };

@@ -7,7 +7,7 @@
 #include <functional>
 #include <utility>
 
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/hot_keys.h"
 #include "kdn-node/server.h"
 #include "kdn/v1/placement.pb.h"
@@ -22,7 +22,7 @@ class LoadMeter {
   struct Sources {
     TieredStore* store = nullptr;
     HotKeys* hot_keys = nullptr;
-    const ClusterMetrics* metrics = nullptr;
+    const MemberMetrics* metrics = nullptr;
     std::function<NodeActivity()> activity;
   };
 

@@ -29,7 +29,7 @@ bool HasRoomToSpare(const StoreStats& stats) {
 }  // namespace
 
 Releaser::Releaser(const MemberIdentity& identity, TopologySource& topology, PeerDirectory& peers, TieredStore& store,
-                   PartitionIndexCache& indexes, ClusterMetrics& metrics, Pauses& pauses, absl::Duration release_after)
+                   PartitionIndexCache& indexes, MemberMetrics& metrics, Pauses& pauses, absl::Duration release_after)
     : identity_(identity),
       topology_(topology),
       peers_(peers),

@@ -16,7 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "kdn-node/cluster/partition_index.h"
 #include "kdn-node/cluster/pauses.h"
@@ -30,7 +30,7 @@ class Releaser {
  public:
   // All of them outlive this.
   Releaser(const MemberIdentity& identity, TopologySource& topology, PeerDirectory& peers, TieredStore& store,
-           PartitionIndexCache& indexes, ClusterMetrics& metrics, Pauses& pauses, absl::Duration release_after);
+           PartitionIndexCache& indexes, MemberMetrics& metrics, Pauses& pauses, absl::Duration release_after);
 
   // Releases what is due; returns when to be called again.
   SteadyClock::Point Step();
@@ -54,7 +54,7 @@ class Releaser {
   PeerDirectory& peers_;
   TieredStore& store_;
   PartitionIndexCache& indexes_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   Pauses& pauses_;
   const absl::Duration release_after_;
   RateLimit chunks_;  // chunks a second

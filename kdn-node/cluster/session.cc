@@ -36,7 +36,7 @@ uint64_t Drawn(uint64_t seed, uint64_t number) {
 }  // namespace
 
 Session::Session(const SessionOptions& options, MemberIdentity& identity, PlacementChannel& placement,
-                 ClusterMetrics& metrics, Sources sources, const SteadyClock& clock)
+                 MemberMetrics& metrics, Sources sources, const SteadyClock& clock)
     : options_(options),
       identity_(identity),
       placement_(placement),

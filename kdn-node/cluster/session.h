@@ -16,8 +16,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "kdn-node/cluster/cluster_metrics.h"
 #include "kdn-node/cluster/filler.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "kdn/v1/placement.pb.h"
 #include "placement/remote/placement_channel.h"
@@ -44,7 +44,7 @@ class Session {
   };
 
   // All of them outlive this.
-  Session(const SessionOptions& options, MemberIdentity& identity, PlacementChannel& placement, ClusterMetrics& metrics,
+  Session(const SessionOptions& options, MemberIdentity& identity, PlacementChannel& placement, MemberMetrics& metrics,
           Sources sources, const SteadyClock& clock = SteadyClock::Real());
 
   // One call to placement; returns when to be called again.
@@ -67,7 +67,7 @@ class Session {
   const SessionOptions options_;
   MemberIdentity& identity_;
   PlacementChannel& placement_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   const Sources sources_;
   const SteadyClock& clock_;
   Backoff backoff_;

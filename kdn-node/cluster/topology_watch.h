@@ -5,7 +5,7 @@
 #ifndef KDN_KDN_NODE_CLUSTER_TOPOLOGY_WATCH_H_
 #define KDN_KDN_NODE_CLUSTER_TOPOLOGY_WATCH_H_
 
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "placement/remote/topology_source.h"
 #include "storage/base/steady_clock.h"
@@ -15,7 +15,7 @@ namespace kdn {
 class TopologyWatch {
  public:
   // All of them outlive this.
-  TopologyWatch(const MemberIdentity& identity, TopologySource& topology, ClusterMetrics& metrics,
+  TopologyWatch(const MemberIdentity& identity, TopologySource& topology, MemberMetrics& metrics,
                 const SteadyClock& clock = SteadyClock::Real())
       : identity_(identity), topology_(topology), metrics_(metrics), clock_(clock), healthy_(clock.Now()) {}
 
@@ -25,7 +25,7 @@ class TopologyWatch {
  private:
   const MemberIdentity& identity_;
   TopologySource& topology_;
-  ClusterMetrics& metrics_;
+  MemberMetrics& metrics_;
   const SteadyClock& clock_;
   SteadyClock::Point healthy_;  // when it was last
 };

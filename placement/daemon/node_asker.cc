@@ -94,7 +94,7 @@ class NodeAsker::Call final : public std::enable_shared_from_this<Call> {
     for (size_t i = 0; i < question.chunks.size(); ++i) {
       const v1::ChunkFound& found = question.response.chunks(static_cast<int>(i));
       if (found.miss() != v1::MISS_REASON_UNSPECIFIED) continue;
-      Holding& holding = held_[question.chunks[i]];
+      NodeHolding& holding = held_[question.chunks[i]];
       holding.holders.push_back({.slot = question.slot, .tier = TierOf(found.tier())});
       holding.encoded_bytes = found.encoded_bytes();
     }
@@ -116,7 +116,7 @@ class NodeAsker::Call final : public std::enable_shared_from_this<Call> {
       }
       if (!questions.empty()) return Ask(questions, left);
     }
-    std::vector<Holding> held;
+    std::vector<NodeHolding> held;
     {
       MutexLock lock(mu_);
       held = std::move(held_);
@@ -135,7 +135,7 @@ class NodeAsker::Call final : public std::enable_shared_from_this<Call> {
   bool others_ = false;                             // a second round may be needed; touched between rounds only
   std::atomic<size_t> left_{0};
   Mutex mu_;
-  std::vector<Holding> held_ ABSL_GUARDED_BY(mu_);
+  std::vector<NodeHolding> held_ ABSL_GUARDED_BY(mu_);
 };
 
 void NodeAsker::Ask(TopologyPtr topology, const SpaceId& space, std::vector<ChunkKey> keys, absl::Duration timeout,

@@ -1,6 +1,6 @@
 // NodeAsker: asks nodes which chunks they hold, many nodes side by side.
 //
-//   asker.Ask(topology, space, keys, absl::Milliseconds(100), [](std::vector<Holding> held) { … });
+//   asker.Ask(topology, space, keys, absl::Milliseconds(100), [](std::vector<NodeHolding> held) { … });
 //
 // Each chunk is asked for at all nodes that should hold it; when none of them has it, once more at former owners and
 // those that are filling. A node that does not answer in time counts as one that does not hold anything.
@@ -29,7 +29,7 @@ namespace kdn {
 
 class NodeAsker {
  public:
-  using Done = std::function<void(std::vector<Holding>)>;  // an entry for each key
+  using Done = std::function<void(std::vector<NodeHolding>)>;  // an entry for each key
 
   // `costs` is told how long lookups took; outlives the asker, which outlives its calls.
   explicit NodeAsker(NodeCosts& costs) : costs_(costs) {}

@@ -329,7 +329,7 @@ grpc::ServerUnaryReactor* PlacementService::Route(grpc::CallbackServerContext* c
                }
                const auto keys = std::make_shared<const std::vector<ChunkKey>>(std::move(question->keys));
                asker_.Ask((*router)->topology(), question->space, *keys, question->timeout,
-                          [this, router = *router, keys, request, response, call](std::vector<Holding> held) {
+                          [this, router = *router, keys, request, response, call](std::vector<NodeHolding> held) {
                             asking_.fetch_sub(1);
                             AnswerRoute(*router, *keys, held, *request, *response);
                             call->End(absl::OkStatus());

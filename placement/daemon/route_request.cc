@@ -96,7 +96,7 @@ absl::StatusOr<RouteQuestion> ParseRoute(const v1::RouteRequest& request) {
   return question;
 }
 
-void AnswerRoute(const Router& router, std::span<const ChunkKey> keys, std::span<const Holding> held,
+void AnswerRoute(const Router& router, std::span<const ChunkKey> keys, std::span<const NodeHolding> held,
                  const v1::RouteRequest& request, v1::RouteResponse& response) {
   const Topology& topology = *router.topology();
   const RoutePlan plan = held.empty() ? router.Plan(keys, request.zone()) : router.Plan(keys, request.zone(), held);

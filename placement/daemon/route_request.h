@@ -33,7 +33,7 @@ struct RouteQuestion {
 absl::StatusOr<RouteQuestion> ParseRoute(const v1::RouteRequest& request);
 
 // `held` is empty when nodes were not asked.
-void AnswerRoute(const Router& router, std::span<const ChunkKey> keys, std::span<const Holding> held,
+void AnswerRoute(const Router& router, std::span<const ChunkKey> keys, std::span<const NodeHolding> held,
                  const v1::RouteRequest& request, v1::RouteResponse& response);
 
 }  // namespace kdn

@@ -177,17 +177,17 @@ RoutePlan Router::Plan(std::span<const ChunkKey> keys, std::string_view zone_nam
 }
 
 RoutePlan Router::Plan(std::span<const ChunkKey> keys, std::string_view zone_name,
-                       std::span<const Holding> held) const {
+                       std::span<const NodeHolding> held) const {
   const Zone zone = FindZone(zone_name);
   RoutePlan plan;
   for (uint32_t chunk = 0; chunk < keys.size(); ++chunk) {
     Rank rank(*this, zone, keys[chunk]);
-    for (const Holding::Holder& holder : held[chunk].holders) {
+    for (const NodeHolding::Holder& holder : held[chunk].holders) {
       if (holder.slot < by_slot_.size()) rank.Add(holder.slot, TierRank(holder.tier));
     }
     const NodeList nodes = rank.Take();
     TierKind tier = TierKind::kNone;
-    for (const Holding::Holder& holder : held[chunk].holders) {
+    for (const NodeHolding::Holder& holder : held[chunk].holders) {
       if (!nodes.empty() && holder.slot == nodes.slots().front()) tier = holder.tier;
     }
     Extend(plan, chunk, nodes, tier, held[chunk].encoded_bytes);
@@ -197,7 +197,7 @@ RoutePlan Router::Plan(std::span<const ChunkKey> keys, std::string_view zone_nam
 }
 
 ZoneRoute Router::ForZone(std::span<const ChunkKey> keys, std::string_view zone_name,
-                          std::span<const Holding> held) const {
+                          std::span<const NodeHolding> held) const {
   const Zone zone = FindZone(zone_name);
   const RoutePlan plan = held.empty() ? Plan(keys, zone_name) : Plan(keys, zone_name, held);
   ZoneRoute route{.prefix_chunks = plan.prefix_chunks};
@@ -209,7 +209,7 @@ ZoneRoute Router::ForZone(std::span<const ChunkKey> keys, std::string_view zone_
       local = std::ranges::any_of(readers.slots().first(readers.settled), here);
     } else {
       local = std::ranges::any_of(held[route.local_chunks].holders,
-                                  [&](const Holding::Holder& holder) { return here(holder.slot); });
+                                  [&](const NodeHolding::Holder& holder) { return here(holder.slot); });
     }
     if (!local) break;
   }

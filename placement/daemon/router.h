@@ -28,7 +28,7 @@
 namespace kdn {
 
 // Who holds one chunk, as nodes have answered.
-struct Holding {
+struct NodeHolding {
   struct Holder {
     NodeSlot slot = kNoSlot;
     TierKind tier = TierKind::kNone;
@@ -69,10 +69,10 @@ class Router {
 
   RoutePlan Plan(std::span<const ChunkKey> keys, std::string_view zone) const;
   // `held` has an entry for each key.
-  RoutePlan Plan(std::span<const ChunkKey> keys, std::string_view zone, std::span<const Holding> held) const;
+  RoutePlan Plan(std::span<const ChunkKey> keys, std::string_view zone, std::span<const NodeHolding> held) const;
 
   // `held` may be empty: by the topology alone.
-  ZoneRoute ForZone(std::span<const ChunkKey> keys, std::string_view zone, std::span<const Holding> held) const;
+  ZoneRoute ForZone(std::span<const ChunkKey> keys, std::string_view zone, std::span<const NodeHolding> held) const;
 
  private:
   using Zone = uint32_t;  // index of a name; 0 is the empty one

@@ -271,8 +271,9 @@ void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> c
     if (before.has_value() && before->age > kFetchFollowsSeconds) before.reset();
     const bool hit = chunk.miss == MissReason::kNone;
     const Fate fate = hit ? kFound : kMissed;
+    const bool elsewhere = mark.looked_up && !before.has_value();  // another node counts it
     // What was not there when it was looked up, and has come since, is asked for once more.
-    const bool asked = from_first_layer && (!before.has_value() || (hit && before->value == kMissed));
+    const bool asked = from_first_layer && !elsewhere && (!before.has_value() || (hit && before->value == kMissed));
     if (asked) {
       anew = true;
       if (listened && !before.has_value()) fed.push_back(chunk);
@@ -285,7 +286,7 @@ void AnalyticsRecorder::Fetched(const SpaceId& id, std::span<const AskedChunk> c
                                            : space.Guess();
       tally.missed[static_cast<size_t>(CauseOf(chunk.miss, hash, now, tally))] += lost;
     }
-    if (asked || !hit) recent_.Remember(hash, fate, now);
+    if ((asked || !hit) && !elsewhere) recent_.Remember(hash, fate, now);
     if (chunk.miss == MissReason::kRefused) {
       events_.Count({.kind = EventKind::kRefused, .space = id}, chunk.bytes, clock_.Now());
     }

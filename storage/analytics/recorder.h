@@ -8,7 +8,9 @@
 //   AnalyticsSnapshot snapshot = analytics.Snapshot({});
 //
 // A fetch of what a lookup of the last minute named belongs to that lookup: it adds nothing to what was asked for, and
-// only what it fails to deliver to what was missed. Misses are told apart by a memory of what left the node lately.
+// only what it fails to deliver to what was missed. Where another node of a cluster answered the lookup the fetch says
+// so, and adds nothing to either: what fails then is counted by the node that is asked in this one's place. Misses are
+// told apart by a memory of what left the node lately.
 //
 // Memory is fixed: AnalyticsOptions::MostMemoryBytes, below 4 MiB as it comes, nearly all of it the samples of the
 // miss-ratio curves. Time: see bench/analytics_bench.cc. Counters are atomics, added to once a call; one mutex guards
@@ -72,10 +74,13 @@ struct AskedChunk {
   uint64_t delivered_bytes = 0;  // of a fetch: what was read for it
 };
 
-// What belongs to a request besides its chunks; for those who listen to requests.
+// What belongs to a request besides its chunks.
 struct RequestMark {
+  // For those who listen to requests.
   TraceId trace = {};
   std::span<const uint32_t> positions = {};  // one for each chunk, or none: they are the prompt's first
+  // Of a fetch: a lookup found its chunks, here or at another node.
+  bool looked_up = false;
 };
 
 class AnalyticsRecorder final : public TierObserver {

@@ -247,6 +247,24 @@ TEST_F(AnalyticsServiceTest, WhatNodesAndOperatorsAskForIsNoDemand) {
   EXPECT_EQ(MissedBy(space, MissCause::kNeverStored), 2);
 }
 
+TEST_F(AnalyticsServiceTest, AFetchThatWasLookedUpElsewhereIsNoDemandOfItsOwn) {
+  StartCounting();
+  const std::vector<Chunk> chunks = MakeChunks(2);
+  MustStore(chunks);
+  const std::vector<ChunkKey> keys = {chunks[0].manifest->key, chunks[1].manifest->key};
+  for (const bool bulk : {true, false}) {
+    const auto transport = MakeRemoteTransport(server_->endpoint().ToString(), {.bulk = bulk, .shared_memory = false});
+    IgnoringSink sink;
+    const FetchQuery query = {.space = testing::IdOf(space()), .keys = keys, .looked_up = true};
+    ASSERT_TRUE(transport->Fetch(query, absl::InfiniteFuture(), sink).ok());
+  }
+  ASSERT_TRUE(Eventually([&] { return Get().spaces.at(0).delivered[0].chunks == 4; }));
+  const SpaceAnalytics space = Get().spaces.at(0);
+  EXPECT_EQ(space.requests, 0u);
+  EXPECT_EQ(space.asked.chunks, 0);
+  EXPECT_EQ(space.Missed().chunks, 0);
+}
+
 TEST_F(AnalyticsServiceTest, RequestsAreToldToWhoeverListensAndTheStreamEndsWithTheNode) {
   StartCounting();
   const std::vector<Chunk> chunks = MakeChunks(2);

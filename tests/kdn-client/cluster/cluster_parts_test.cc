@@ -13,6 +13,7 @@
 #include "kdn-client/cluster/in_parallel.h"
 #include "kdn-client/cluster/node_pool.h"
 #include "kdn-client/cluster/reader_plan.h"
+#include "kdn-client/cluster/recent_lookups.h"
 #include "storage/base/status.h"
 #include "tests/kdn-client/cluster/test_cluster.h"
 
@@ -34,20 +35,42 @@ Topology::ReaderList Readers(const std::vector<NodeSlot>& slots, size_t settled)
   return list;
 }
 
+TEST(RecentLookupsTest, KnowsForAMinuteWhatWasFound) {
+  const auto key_of = [](uint8_t n) {
+    ChunkKey key;
+    key.bytes.fill(n);
+    return key;
+  };
+  const std::vector<ChunkKey> keys = {key_of(1), key_of(2), key_of(3)};
+  std::vector<FoundChunk> found(3);
+  found[2].miss.reason = MissReason::kNotFound;
+  ManualSteadyClock clock;
+  RecentLookups lookups(clock);
+  EXPECT_FALSE(lookups.FoundAll(keys));
+  lookups.Note(keys, found);
+  EXPECT_TRUE(lookups.FoundAll(std::span(keys).first(2)));
+  EXPECT_FALSE(lookups.FoundAll(keys)) << "the last was not there";
+  EXPECT_FALSE(lookups.FoundAll(std::vector{key_of(1), key_of(4)}));
+  clock.Advance(absl::Seconds(60));
+  EXPECT_TRUE(lookups.FoundAll(std::span(keys).first(2)));
+  clock.Advance(absl::Seconds(1));
+  EXPECT_FALSE(lookups.FoundAll(std::span(keys).first(1)));
+}
+
 class ReaderPlanTest : public testing::Test {
  protected:
   // The slots that a chunk with these readers is asked from, over many draws.
-  std::set<NodeSlot> Chosen(const ClusterView& view, const Topology::ReaderList& readers, ReaderMask tried = 0) {
+  std::set<NodeSlot> Chosen(const TopologyView& view, const Topology::ReaderList& readers, ReaderMask tried = 0) {
     std::set<NodeSlot> chosen;
     for (int i = 0; i < 200; ++i) {
-      const std::vector<AskedChunk> asked = {{.chunk = 0, .tried = tried}};
+      const std::vector<SoughtChunk> asked = {{.chunk = 0, .tried = tried}};
       const ReaderPlan plan = PlanReaders(view, std::span(&readers, 1), asked);
       for (const NodeGroup& group : plan.groups) chosen.insert(group.slot);
       EXPECT_EQ(plan.groups.size() + plan.stranded.size(), 1u);
     }
     return chosen;
   }
-  void Fail(const ClusterView& view, NodeSlot slot) {
+  void Fail(const TopologyView& view, NodeSlot slot) {
     ClusterNode::Call call(view.NodeAt(slot));
     call.Ended(Unavailable("away"));
   }
@@ -89,7 +112,7 @@ TEST_F(ReaderPlanTest, TheNearAreAskedUnlessTheyRest) {
 TEST_F(ReaderPlanTest, ChunksOfEquallyQuickReadersAreSpreadEvenly) {
   const auto view = pool_.View(cluster_.topology());
   const std::vector<Topology::ReaderList> readers(100, Readers({0, 1}, 2));
-  std::vector<AskedChunk> asked(100);
+  std::vector<SoughtChunk> asked(100);
   for (uint32_t i = 0; i < asked.size(); ++i) asked[i].chunk = i;
   const ReaderPlan plan = PlanReaders(*view, readers, asked);
   ASSERT_EQ(plan.groups.size(), 2u);

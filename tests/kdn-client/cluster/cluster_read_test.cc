@@ -71,6 +71,54 @@ class ClusterReadTest : public testing::Test {
   std::unique_ptr<Client> client_;
 };
 
+// Notes what the fetches say of the lookup before them.
+class MarkedFetches final : public ForwardingTransport {
+ public:
+  MarkedFetches(std::shared_ptr<Transport> below, std::vector<bool>& marks, Mutex& mu)
+      : ForwardingTransport(std::move(below)), mu_(mu), marks_(marks) {}
+  absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
+    {
+      MutexLock lock(mu_);
+      marks_.push_back(query.looked_up);
+    }
+    return ForwardingTransport::Fetch(query, deadline, sink);
+  }
+
+ private:
+  Mutex& mu_;
+  std::vector<bool>& marks_;
+};
+
+TEST_F(ClusterReadTest, FetchesSayWhetherALookupFoundTheirChunksWhereverItWent) {
+  StoreAll();
+  Mutex mu;
+  std::vector<bool> marks;
+  ClusterTransportOptions options = Unhedged();
+  options.connect = [&](const std::string& address) {
+    return std::make_shared<MarkedFetches>(cluster_.node(address.substr(0, 1)).transport, marks, mu);
+  };
+  Connect(options);
+  const auto fetch = [&] {
+    marks.clear();
+    EngineMemory memory(space_, kTokens);
+    const FetchReport report =
+        client_->Fetch(std::span(chunks_).first(kWhole), memory.view(), {.deadline = kPlenty}).value();
+    EXPECT_THAT(Reasons(report), Each(MissReason::kNone));
+    MutexLock lock(mu);
+    EXPECT_FALSE(marks.empty());
+    return marks;
+  };
+  EXPECT_THAT(fetch(), Each(false));
+  EXPECT_EQ(Lookup().hits, kWhole);
+  EXPECT_THAT(fetch(), Each(true));
+  // Wherever it went: the node that answered is away, and others deliver what it found.
+  cluster_.info(cluster_.OwnersOf(chunks_[0].key)[0]).state = NodeState::kDown;
+  cluster_.Publish();
+  EXPECT_THAT(fetch(), Each(true));
+  transport_ = nullptr;
+  client_ = nullptr;
+}
+
 TEST_F(ClusterReadTest, ChunksLieOnTheirOwnersAndComeBackBitForBit) {
   StoreAll();
   std::set<std::vector<std::string>> rows;

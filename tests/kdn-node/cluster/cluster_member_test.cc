@@ -60,7 +60,7 @@ struct TestNode {
   }
 
   const std::string id;
-  const std::shared_ptr<FakePlacement> placement = std::make_shared<FakePlacement>();
+  const std::shared_ptr<FakeMembers> placement = std::make_shared<FakeMembers>();
   const std::shared_ptr<SetTopology> topology = std::make_shared<SetTopology>();
   std::unique_ptr<TieredStore> store;
   std::unique_ptr<ClusterMember> member;
@@ -181,7 +181,7 @@ TEST_F(NodeClusterMemberTest, LeavesBeforeItRefusesCalls) {
     EXPECT_TRUE(found.ok()) << found.status();
     served = found.ok() && found->front().miss.reason == MissReason::kNone;
   });
-  const std::shared_ptr<FakePlacement> placement = At(0).placement;
+  const std::shared_ptr<FakeMembers> placement = At(0).placement;
   nodes_.erase(nodes_.begin());
   EXPECT_EQ(placement->deregistered().size(), 1u);
   EXPECT_TRUE(served);

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "kdn-node/cluster/chunk_puller.h"
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 #include "kdn-node/cluster/member_view.h"
 #include "kdn-node/cluster/partition_index.h"
 #include "kdn-node/cluster/partition_sync.h"
@@ -283,7 +283,7 @@ class MemberTest : public ::testing::Test {
   std::map<std::string, std::shared_ptr<FakePeer>> fakes_;
   MemberIdentity identity_{"a", kTestIncarnation, kTestCluster};
   SetTopology topology_;
-  ClusterMetrics metrics_;
+  MemberMetrics metrics_;
   RateLimit limit_{0, pauses_};
   PeerDirectory peers_{[this](const std::string& address) {
     PeerAt(static_cast<NodeSlot>(address[0] - 'a'));
@@ -296,7 +296,7 @@ class MemberTest : public ::testing::Test {
 };
 
 // Placement that answers what a test tells it to, and keeps what it was asked.
-class FakePlacement final : public PlacementChannel {
+class FakeMembers final : public PlacementChannel {
  public:
   absl::Status Register(const v1::RegisterRequest& request, absl::Time, v1::RegisterResponse& response) override {
     MutexLock lock(mu_);

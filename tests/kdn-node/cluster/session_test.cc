@@ -35,8 +35,8 @@ class SessionTest : public ::testing::Test {
   testing::TempDir dir_;
   ManualSteadyClock clock_;
   MemberIdentity identity_{"a", kTestIncarnation, 0};
-  FakePlacement placement_;
-  ClusterMetrics metrics_;
+  FakeMembers placement_;
+  MemberMetrics metrics_;
   FilledReport filled_;
   Session session_{{.cluster = "test",
                     .address = "10.0.0.1:7401",

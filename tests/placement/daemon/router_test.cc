@@ -123,9 +123,9 @@ TEST(Router, WithAnswersOnlyHoldersCountAndMemoryComesFirst) {
   const std::vector<ChunkKey> keys = RandomKeys(6);
   const NodeSlot a = topology->FindNode("n0")->slot;
   const NodeSlot b = topology->FindNode("n1")->slot;
-  const Holding in_memory_at_b{.holders = {{a, TierKind::kDisk}, {b, TierKind::kMemory}}, .encoded_bytes = 1000};
-  const Holding on_disk_at_a{.holders = {{a, TierKind::kDisk}}, .encoded_bytes = 500};
-  const std::vector<Holding> held = {in_memory_at_b, in_memory_at_b, on_disk_at_a, {}, on_disk_at_a, {}};
+  const NodeHolding in_memory_at_b{.holders = {{a, TierKind::kDisk}, {b, TierKind::kMemory}}, .encoded_bytes = 1000};
+  const NodeHolding on_disk_at_a{.holders = {{a, TierKind::kDisk}}, .encoded_bytes = 500};
+  const std::vector<NodeHolding> held = {in_memory_at_b, in_memory_at_b, on_disk_at_a, {}, on_disk_at_a, {}};
   const RoutePlan plan = router.Plan(keys, "z0", held);  // where n0 is
   EXPECT_EQ(plan.prefix_chunks, 3u);
   ASSERT_EQ(plan.runs.size(), 3u);
@@ -147,9 +147,9 @@ TEST(Router, NodesWorkSideBySideAndEachOneAfterAnother) {
   const NodeSlot a = topology->FindNode("n0")->slot;
   const NodeSlot b = topology->FindNode("n1")->slot;
   const auto at = [](NodeSlot slot, uint64_t bytes) {
-    return Holding{.holders = {{slot, TierKind::kMemory}}, .encoded_bytes = bytes};
+    return NodeHolding{.holders = {{slot, TierKind::kMemory}}, .encoded_bytes = bytes};
   };
-  const std::vector<Holding> held = {at(a, 5000), at(b, 1000), at(a, 3000)};
+  const std::vector<NodeHolding> held = {at(a, 5000), at(b, 1000), at(a, 3000)};
   EXPECT_DOUBLE_EQ(router.Plan(RandomKeys(3), "", held).expected_ms, 2 + 8000 / 1000.0);
 }
 
@@ -159,9 +159,9 @@ TEST(Router, ZonesAreJudgedByWhatTheyHold) {
   const NodeSlot a = topology->FindNode("n0")->slot;
   const NodeSlot b = topology->FindNode("n1")->slot;
   const std::vector<ChunkKey> keys = RandomKeys(4);
-  const Holding both{.holders = {{a, TierKind::kMemory}, {b, TierKind::kMemory}}, .encoded_bytes = 1000};
-  const Holding second{.holders = {{b, TierKind::kMemory}}, .encoded_bytes = 1000};
-  const std::vector<Holding> held = {both, second, second, {}};
+  const NodeHolding both{.holders = {{a, TierKind::kMemory}, {b, TierKind::kMemory}}, .encoded_bytes = 1000};
+  const NodeHolding second{.holders = {{b, TierKind::kMemory}}, .encoded_bytes = 1000};
+  const std::vector<NodeHolding> held = {both, second, second, {}};
   const ZoneRoute z0 = router.ForZone(keys, "z0", held);
   const ZoneRoute z1 = router.ForZone(keys, "z1", held);
   EXPECT_EQ(z0.local_chunks, 1u);

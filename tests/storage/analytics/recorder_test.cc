@@ -57,6 +57,26 @@ class RecorderTest : public ::testing::Test {
   std::optional<AnalyticsRecorder> recorder_;
 };
 
+TEST_F(RecorderTest, AFetchThatWasLookedUpElsewhereIsNoDemand) {
+  Open();
+  // Block 1 was looked up at another node; of the others this one knows.
+  Lookup({Hit(2), Missed(3)});
+  recorder_->Fetched(SpaceNamed(1), std::vector{Hit(1), Hit(2), Missed(4)}, /*from_first_layer=*/true,
+                     {.looked_up = true});
+  const SpaceAnalytics space = Only();
+  EXPECT_EQ(space.requests, 1u);
+  EXPECT_EQ(space.asked.chunks, 2);
+  EXPECT_EQ(space.Hit().chunks, 1);
+  EXPECT_EQ(space.Missed().chunks, 1) << "4 is asked for elsewhere, and counted there";
+  EXPECT_EQ(space.delivered[0].chunks, 2);
+
+  // What was missed by its own lookup, and has come since, is asked for all the same; and so is what nobody looked up.
+  recorder_->Fetched(SpaceNamed(1), std::vector{Hit(3)}, /*from_first_layer=*/true, {.looked_up = true});
+  Fetch({Hit(1)});
+  EXPECT_EQ(Only().asked.chunks, 4);
+  EXPECT_EQ(Only().requests, 3u);
+}
+
 TEST_F(RecorderTest, AFetchBelongsToTheLookupBeforeIt) {
   Open();
   Lookup({Hit(1), Hit(2, TierKind::kDisk), Missed(3)});

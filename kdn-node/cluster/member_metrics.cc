@@ -1,4 +1,4 @@
-#include "kdn-node/cluster/cluster_metrics.h"
+#include "kdn-node/cluster/member_metrics.h"
 
 #include <algorithm>
 
@@ -6,15 +6,15 @@
 
 namespace kdn {
 
-prometheus::Gauge& ClusterMetrics::AddGauge(const std::string& name, const std::string& help) {
+prometheus::Gauge& MemberMetrics::AddGauge(const std::string& name, const std::string& help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry_).Add({});
 }
 
-prometheus::Counter& ClusterMetrics::AddCounter(const std::string& name, const std::string& help) {
+prometheus::Counter& MemberMetrics::AddCounter(const std::string& name, const std::string& help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry_).Add({});
 }
 
-ClusterMetrics::ClusterMetrics()
+MemberMetrics::MemberMetrics()
     : epoch_(AddGauge("kdn_cluster_epoch", "Epoch of the topology that this node goes by; 0: it has none")),
       registered_(AddGauge("kdn_cluster_registered", "1 while placement knows this node by a session that is alive")),
       topology_age_(
@@ -56,23 +56,23 @@ ClusterMetrics::ClusterMetrics()
   }
 }
 
-void ClusterMetrics::SetTopology(Epoch epoch, const Topology::Share& share) {
+void MemberMetrics::SetTopology(Epoch epoch, const Topology::Share& share) {
   epoch_.Set(static_cast<double>(epoch));
   partitions_[0]->Set(share.owned);
   partitions_[1]->Set(share.filling);
   partitions_[2]->Set(share.leaving);
 }
 
-uint64_t ClusterMetrics::moving_bytes_left() const {
+uint64_t MemberMetrics::moving_bytes_left() const {
   return static_cast<uint64_t>(std::max(moving_bytes_left_.Value(), 0.0));
 }
 
-void ClusterMetrics::Moved(MoveReason reason, uint64_t bytes) {
+void MemberMetrics::Moved(MoveReason reason, uint64_t bytes) {
   moved_chunks_[static_cast<size_t>(reason)]->Increment();
   moved_bytes_[static_cast<size_t>(reason)]->Increment(static_cast<double>(bytes));
 }
 
-void ClusterMetrics::HeartbeatFailed(const absl::Status& status) {
+void MemberMetrics::HeartbeatFailed(const absl::Status& status) {
   heartbeat_failures_.Add({{"reason", StatusCodeName(static_cast<int>(status.code()))}}).Increment();
 }
 

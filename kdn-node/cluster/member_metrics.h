@@ -1,4 +1,4 @@
-// ClusterMetrics: what a node that is a member of a cluster tells Prometheus of that.
+// MemberMetrics: what a node that is a member of a cluster tells Prometheus of that.
 //
 // Series (docs/operations.md explains them): kdn_cluster_epoch, kdn_cluster_registered,
 // kdn_cluster_partitions{state}, kdn_cluster_topology_age_seconds, kdn_cluster_moving_bytes_left,
@@ -7,8 +7,8 @@
 // kdn_cluster_handed_over_chunks_total, kdn_cluster_hot_chunks, kdn_cluster_heartbeat_failures_total{reason}.
 //
 // Thread-safety: all methods may be called from any thread.
-#ifndef KDN_KDN_NODE_CLUSTER_CLUSTER_METRICS_H_
-#define KDN_KDN_NODE_CLUSTER_CLUSTER_METRICS_H_
+#ifndef KDN_KDN_NODE_CLUSTER_MEMBER_METRICS_H_
+#define KDN_KDN_NODE_CLUSTER_MEMBER_METRICS_H_
 
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
@@ -34,9 +34,9 @@ enum class MoveReason : uint8_t {
 };
 inline constexpr size_t kMoveReasonCount = 3;
 
-class ClusterMetrics final : public prometheus::Collectable {
+class MemberMetrics final : public prometheus::Collectable {
  public:
-  ClusterMetrics();
+  MemberMetrics();
 
   void SetTopology(Epoch epoch, const Topology::Share& share);
   void SetTopologyAge(absl::Duration age) { topology_age_.Set(absl::ToDoubleSeconds(age)); }
@@ -81,4 +81,4 @@ class ClusterMetrics final : public prometheus::Collectable {
 
 }  // namespace kdn
 
-#endif  // KDN_KDN_NODE_CLUSTER_CLUSTER_METRICS_H_
+#endif  // KDN_KDN_NODE_CLUSTER_MEMBER_METRICS_H_
