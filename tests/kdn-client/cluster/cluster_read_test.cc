@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
@@ -71,52 +73,44 @@ class ClusterReadTest : public testing::Test {
   std::unique_ptr<Client> client_;
 };
 
-// Notes what the fetches say of the lookup before them.
+// Counts the fetches that say that a lookup found their chunks, [1], and the others.
+using Marks = std::array<std::atomic<int>, 2>;
 class MarkedFetches final : public ForwardingTransport {
  public:
-  MarkedFetches(std::shared_ptr<Transport> below, std::vector<bool>& marks, Mutex& mu)
-      : ForwardingTransport(std::move(below)), mu_(mu), marks_(marks) {}
+  MarkedFetches(std::shared_ptr<Transport> below, std::shared_ptr<Marks> marks)
+      : ForwardingTransport(std::move(below)), marks_(std::move(marks)) {}
   absl::Status Fetch(const FetchQuery& query, absl::Time deadline, SlabSink& sink) override {
-    {
-      MutexLock lock(mu_);
-      marks_.push_back(query.looked_up);
-    }
+    ++marks_->at(query.looked_up ? 1 : 0);
     return ForwardingTransport::Fetch(query, deadline, sink);
   }
 
  private:
-  Mutex& mu_;
-  std::vector<bool>& marks_;
+  const std::shared_ptr<Marks> marks_;
 };
 
 TEST_F(ClusterReadTest, FetchesSayWhetherALookupFoundTheirChunksWhereverItWent) {
   StoreAll();
-  Mutex mu;
-  std::vector<bool> marks;
+  const auto marks = std::make_shared<Marks>();
   ClusterTransportOptions options = Unhedged();
-  options.connect = [&](const std::string& address) {
-    return std::make_shared<MarkedFetches>(cluster_.node(address.substr(0, 1)).transport, marks, mu);
+  options.connect = [this, marks](const std::string& address) {
+    return std::make_shared<MarkedFetches>(cluster_.node(address.substr(0, 1)).transport, marks);
   };
   Connect(options);
-  const auto fetch = [&] {
-    marks.clear();
+  const auto expect_all = [&](bool marked) {
+    marks->at(0) = marks->at(1) = 0;
     EngineMemory memory(space_, kTokens);
-    const FetchReport report =
-        client_->Fetch(std::span(chunks_).first(kWhole), memory.view(), {.deadline = kPlenty}).value();
-    EXPECT_THAT(Reasons(report), Each(MissReason::kNone));
-    MutexLock lock(mu);
-    EXPECT_FALSE(marks.empty());
-    return marks;
+    const auto report = client_->Fetch(std::span(chunks_).first(kWhole), memory.view(), {.deadline = kPlenty});
+    EXPECT_THAT(Reasons(report.value()), Each(MissReason::kNone));
+    EXPECT_GT(marks->at(marked ? 1 : 0), 0);
+    EXPECT_EQ(marks->at(marked ? 0 : 1), 0);
   };
-  EXPECT_THAT(fetch(), Each(false));
+  expect_all(false);
   EXPECT_EQ(Lookup().hits, kWhole);
-  EXPECT_THAT(fetch(), Each(true));
-  // Wherever it went: the node that answered is away, and others deliver what it found.
+  expect_all(true);
+  // An owner that answered is away, and others deliver what it found.
   cluster_.info(cluster_.OwnersOf(chunks_[0].key)[0]).state = NodeState::kDown;
   cluster_.Publish();
-  EXPECT_THAT(fetch(), Each(true));
-  transport_ = nullptr;
-  client_ = nullptr;
+  expect_all(true);
 }
 
 TEST_F(ClusterReadTest, ChunksLieOnTheirOwnersAndComeBackBitForBit) {
