@@ -98,9 +98,13 @@ absl::StatusOr<LeaseId> LocalRegistry::Grant(absl::Duration ttl, absl::Time) {
 absl::StatusOr<absl::Duration> LocalRegistry::KeepAlive(LeaseId lease, absl::Time) {
   EndDueLeases();
   MutexLock lock(mu_);
-  if (!ends_.contains(lease)) return NotFound("registry: lease {} is over; take a new one", lease);
+  const SteadyClock::Point now = clock_.Now();
+  // A lease that fell due since may be on its way out already.
+  if (const auto end = ends_.find(lease); end == ends_.end() || end->second <= now) {
+    return NotFound("registry: lease {} is over; take a new one", lease);
+  }
   const int64_t seconds = shown_.SecondsOf(lease);
-  SetEnd(lease, clock_.Now() + std::chrono::seconds(seconds));
+  SetEnd(lease, now + std::chrono::seconds(seconds));
   return absl::Seconds(seconds);
 }
 
@@ -118,16 +122,16 @@ void LocalRegistry::EndDueLeases() {
   {
     MutexLock lock(mu_);
     const SteadyClock::Point now = clock_.Now();
-    while (!by_end_.empty() && by_end_.begin()->first <= now) {
-      due.push_back(by_end_.begin()->second);
-      ForgetEnd(due.back());
-    }
+    for (auto it = by_end_.begin(); it != by_end_.end() && it->first <= now; ++it) due.push_back(it->second);
   }
+  // They stay due until they are shown as ended: another call that finds them meanwhile waits for the same journal,
+  // and shows its caller no record of theirs.
   for (const LeaseId lease : due) {
     const absl::Status ended = Take([lease](const RegistryState& state) { return state.PlanEnd(lease); }).status();
-    if (!ended.ok() && !absl::IsNotFound(ended)) {  // a Revoke may have been first
-      spdlog::warn("lease {} is over, and its records stay: {}", lease, MessageOf(ended));
-    }
+    if (ended.ok() || absl::IsNotFound(ended)) continue;  // not found: another call or a Revoke was first
+    spdlog::warn("lease {} is over, and its records stay: {}", lease, MessageOf(ended));
+    MutexLock lock(mu_);
+    ForgetEnd(lease);
   }
 }
 

@@ -85,7 +85,7 @@ class LocalRegistry final : public MemoryRegistry {
 
   Mutex mu_ ABSL_ACQUIRED_AFTER(commit_mu_);
   RegistryState shown_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<LeaseId, SteadyClock::Point> ends_ ABSL_GUARDED_BY(mu_);  // of leases that are not being ended
+  absl::flat_hash_map<LeaseId, SteadyClock::Point> ends_ ABSL_GUARDED_BY(mu_);
   std::set<std::pair<SteadyClock::Point, LeaseId>> by_end_ ABSL_GUARDED_BY(mu_);
   std::set<std::shared_ptr<LocalWatch>> watches_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -1,6 +1,7 @@
 // What is particular to the registries of one process: leases by a clock that tests own, the journal, slow watchers.
 #include "placement/registry/local_registry.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -237,6 +238,25 @@ TEST_F(JournalTest, AConditionIsCheckedAgainstWhatIsBeingWritten) {
   second.join();
 }
 
+TEST_F(JournalTest, ALeaseThatAnotherCallIsEndingIsOverForAllCalls) {
+  const LeaseId lease = *registry_.Grant(absl::Seconds(10), kEver);
+  ASSERT_TRUE(registry_.Commit(PutOf("a", "1", lease), kEver).ok());
+  control_->Hold();
+  clock_.Advance(absl::Seconds(10));
+  std::thread first([this] { EXPECT_THAT(registry_.Read("", kEver)->records, IsEmpty()); });
+  control_->WaitUntilWriting();
+  std::atomic<bool> answered = false;
+  std::thread second([&] {
+    EXPECT_THAT(registry_.Read("", kEver)->records, IsEmpty());
+    answered = true;
+  });
+  while (registry_.waiting_commits() < 1 && !answered) std::this_thread::yield();
+  control_->Release();
+  first.join();
+  second.join();
+  EXPECT_EQ(registry_.KeepAlive(lease, kEver).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(JournalTest, AfterAFailedWriteNothingIsChangedAnyMore) {
   ASSERT_TRUE(registry_.Commit(PutOf("a", "1"), kEver).ok());
   const LeaseId lease = *registry_.Grant(absl::Seconds(10), kEver);
@@ -253,6 +273,8 @@ TEST_F(JournalTest, AfterAFailedWriteNothingIsChangedAnyMore) {
   EXPECT_EQ(registry_.Grant(absl::Seconds(10), kEver).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(registry_.Revoke(lease, kEver).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(registry_.Read("", kEver)->Find("a")->value, "1");
+  clock_.Advance(absl::Seconds(10));
+  EXPECT_EQ(registry_.KeepAlive(lease, kEver).status().code(), absl::StatusCode::kNotFound);
   registry_.WaitForWatchers();
   EXPECT_THAT(watcher.told().events, IsEmpty());
 }
