@@ -3,13 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <string>
+
+#include "integration/process/child_process.h"
+#include "tests/placement/last_acknowledged.h"
 
 namespace kdn {
 namespace {
@@ -134,31 +135,23 @@ TEST_F(HistoryTest, ADaemonThatWasAwayLosesResolutionAlone) {
 }
 
 TEST_F(HistoryTest, AKillNeitherLosesNorCountsTwice) {
-  int told[2];
-  ASSERT_EQ(pipe(told), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    const absl::StatusOr<std::unique_ptr<History>> history = History::Open({.path = directory_.string()}, clock_);
-    if (!history.ok()) _exit(1);
-    for (int round = 1;; ++round) {
-      clock_.Advance(absl::Seconds(1));
-      if (!(*history)->Record(std::vector{Reading("a", round)}, {}).ok()) _exit(1);
-      if (write(told[1], &round, sizeof round) != sizeof round) _exit(1);
-    }
-  }
-  int round = 0;
-  while (round < 50) ASSERT_EQ(read(told[0], &round, sizeof round), static_cast<ssize_t>(sizeof round));
-  kill(child, SIGKILL);
-  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  const TemporaryDirectory output("kdn-history-crash-");
+  const std::string recorded = (output.path() / "recorded").string();
+  absl::StatusOr<ChildProcess> worker =
+      ChildProcess::Start({KDN_HISTORY_CRASH_WORKER_PATH, directory_.string()}, recorded);
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  while (LastAcknowledged(recorded) < 50 && worker->Running()) absl::SleepFor(absl::Milliseconds(1));
+  worker->Kill();
+  const int last = LastAcknowledged(recorded);
+  ASSERT_GE(last, 50);
 
   clock_.Advance(absl::Minutes(30));
   OpenOnDisk();
   const double kept = TotalTokens(absl::Hours(1));
-  EXPECT_GE(kept, round - kTolerance);
+  EXPECT_GE(kept, last - kTolerance);
+  EXPECT_LE(kept, last + 1 + kTolerance);
   Record({Reading("a", 1e6)});
   EXPECT_NEAR(TotalTokens(absl::Hours(24)), 1e6, 1e-3);
-  close(told[0]);
-  close(told[1]);
 }
 
 TEST_F(HistoryTest, CoarserPointsLastLonger) {

@@ -1,5 +1,4 @@
 // The embedded registry in a process that is killed.
-#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -10,19 +9,12 @@
 #include "integration/process/child_process.h"
 #include "placement/registry/registry.h"
 #include "storage/base/status.h"
+#include "tests/placement/last_acknowledged.h"
 
 namespace kdn {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-// The last count in the file; a line that is not complete does not count.
-int LastAcknowledged(const std::string& path) {
-  std::ifstream file(path);
-  int last = 0;
-  for (std::string line; std::getline(file, line) && !file.eof();) last = std::stoi(line);
-  return last;
-}
 
 class RegistryCrashTest : public testing::Test {
  protected:
