@@ -15,9 +15,9 @@ bool IsPort(std::string_view text) {
 }  // namespace
 
 absl::Status ValidateTarget(std::string_view target) {
-  constexpr std::string_view kUnix = "unix:";
-  if (target.starts_with(kUnix)) {
-    if (target.size() > kUnix.size()) return absl::OkStatus();
+  constexpr std::string_view kUnixScheme = "unix:";
+  if (target.starts_with(kUnixScheme)) {
+    if (target.size() > kUnixScheme.size()) return absl::OkStatus();
     return InvalidArgument("target '{}': the path is missing; write unix:/path/of/socket", target);
   }
   const size_t colon = target.rfind(':');

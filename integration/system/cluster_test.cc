@@ -143,7 +143,7 @@ TEST_F(ClusterTest, JoinMovesWhatItMustAndReadersFindEverythingMeanwhile) {
     const Document document(number);
     for (const ChunkRef& chunk : document.chunks()) {
       const auto owners = topology->Owners(topology->PartitionOf(chunk.key));
-      must_move += std::ranges::count(owners, topology->FindNode("node-5")->slot);
+      must_move += static_cast<uint64_t>(std::ranges::count(owners, topology->FindNode("node-5")->slot));
     }
   }
   const double moves = moved() - before;

@@ -9,10 +9,10 @@
 namespace kdn {
 namespace {
 
-constexpr absl::Duration kCallTime = absl::Seconds(1);
-constexpr absl::Duration kRetry = absl::Milliseconds(250);
+constexpr absl::Duration kLeaseCallTime = absl::Seconds(1);
+constexpr absl::Duration kLeaseRetry = absl::Milliseconds(250);
 
-absl::Time CallDeadline() { return absl::Now() + kCallTime; }
+absl::Time CallDeadline() { return absl::Now() + kLeaseCallTime; }
 
 }  // namespace
 
@@ -29,7 +29,7 @@ SteadyClock::Point Presence::Step() {
     if (absl::IsNotFound(alive)) lease_ = 0;
   }
   if (lease_ == 0) alive = Enter();
-  next_ = now + absl::ToChronoNanoseconds(alive.ok() ? ttl_ / 3 : kRetry);
+  next_ = now + absl::ToChronoNanoseconds(alive.ok() ? ttl_ / 3 : kLeaseRetry);
   return next_;
 }
 

@@ -8,7 +8,7 @@
 namespace kdn {
 namespace {
 
-constexpr int kAttempts = 4;  // when others register the same node at the same time
+constexpr int kRegisterAttempts = 4;  // when others register the same node at the same time
 
 absl::Status SessionOver(const std::string& id) {
   return NotFound("node '{}' has no such session: it is over, or another process took it; register again", id);
@@ -51,7 +51,7 @@ absl::StatusOr<NodeRecord> Sessions::Put(const NodeInfo& node, LeaseId lease, ab
   before.node = view_.FindNode(node.id);
   if (before.node.has_value()) before.revision = before.node->revision;
   absl::Status last;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  for (int attempt = 0; attempt < kRegisterAttempts; ++attempt) {
     // What is known may be old; only the registry can say that another one lives.
     if (attempt > 0 || (before.node.has_value() && before.node->node.address != node.address)) {
       KDN_ASSIGN_OR_RETURN(before, See(node.id, deadline));

@@ -19,7 +19,7 @@ using ::testing::UnorderedElementsAre;
 
 const absl::Time kStart = absl::FromUnixSeconds(1000);
 
-ChunkKey Key(uint8_t n) {
+ChunkKey ResidentKey(uint8_t n) {
   ChunkKey key;
   key.bytes.fill(n);
   return key;
@@ -31,7 +31,9 @@ SpaceId Space(uint8_t n) {
   return space;
 }
 
-ChunkFacts Facts(uint8_t n, uint64_t bytes) { return {.key = Key(n), .parent = {}, .tokens = 16, .bytes = bytes}; }
+ChunkFacts Facts(uint8_t n, uint64_t bytes) {
+  return {.key = ResidentKey(n), .parent = {}, .tokens = 16, .bytes = bytes};
+}
 
 std::vector<ChunkKey> KeysOf(const std::vector<Residents::Gone>& gone) {
   std::vector<ChunkKey> keys;
@@ -63,39 +65,40 @@ ResidentsOptions Lru(uint64_t budget, SpaceQuotas quotas = {}) {
 TEST(ResidentsTest, MakesRoomByThePolicyAndAccountsForReservations) {
   Residents residents(Lru(100), Pins::None());
   for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 20), absl::InfiniteFuture());
-  residents.Access(0, Key(1));
+  residents.Access(0, ResidentKey(1));
   EXPECT_THAT(KeysOf(residents.Reserve(0, 20, {}, kStart)), IsEmpty());
-  EXPECT_THAT(KeysOf(residents.Reserve(0, 30, {}, kStart)), ElementsAre(Key(2), Key(3)));
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 30, {}, kStart)), ElementsAre(ResidentKey(2), ResidentKey(3)));
   residents.Release(0, 20);
   residents.Insert(0, Facts(5, 20), absl::InfiniteFuture());
   residents.Release(0, 30);
   EXPECT_EQ(residents.bytes(), 60u);
   EXPECT_EQ(residents.size(), 3u);
-  EXPECT_TRUE(residents.Erase(0, Key(5)));
-  EXPECT_FALSE(residents.Erase(0, Key(5)));
+  EXPECT_TRUE(residents.Erase(0, ResidentKey(5)));
+  EXPECT_FALSE(residents.Erase(0, ResidentKey(5)));
   EXPECT_EQ(residents.bytes(), 40u);
 }
 
 TEST(ResidentsTest, RefusesWithoutLettingGoOfAnythingWhenPinsAreInTheWay) {
-  const testing::FixedPins pins({Key(1), Key(2)});
+  const testing::FixedPins pins({ResidentKey(1), ResidentKey(2)});
   Residents residents(Lru(100), pins);
   for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 25), absl::InfiniteFuture());
   const absl::Status refused = residents.Reserve(0, 51, {}, kStart).status;
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_EQ(residents.size(), 4u);
-  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 26, Key(3), kStart).status))
+  EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 26, ResidentKey(3), kStart).status))
       << "what is spared is in the way as well";
-  EXPECT_THAT(KeysOf(residents.Reserve(0, 50, {}, kStart)), UnorderedElementsAre(Key(3), Key(4)));
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 50, {}, kStart)), UnorderedElementsAre(ResidentKey(3), ResidentKey(4)));
   EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(0, 101, {}, kStart).status));
 }
 
 TEST(ResidentsTest, APinThatComesMeanwhileRefusesAndTheBudgetHolds) {
-  const LatePins pins(Key(2));
+  const LatePins pins(ResidentKey(2));
   Residents residents(Lru(100), pins);
   for (uint8_t i = 1; i <= 4; ++i) residents.Insert(0, Facts(i, 25), absl::InfiniteFuture());
   const Residents::Reserved reserved = residents.Reserve(0, 100, {}, kStart);
   EXPECT_TRUE(absl::IsResourceExhausted(reserved.status)) << reserved.status;
-  EXPECT_THAT(KeysOf(reserved.gone), UnorderedElementsAre(Key(1), Key(3), Key(4))) << "to be dropped all the same";
+  EXPECT_THAT(KeysOf(reserved.gone), UnorderedElementsAre(ResidentKey(1), ResidentKey(3), ResidentKey(4)))
+      << "to be dropped all the same";
   EXPECT_EQ(residents.bytes(), 25u);
   EXPECT_THAT(KeysOf(residents.Reserve(0, 75, {}, kStart)), IsEmpty()) << "nothing was set aside";
 }
@@ -109,13 +112,13 @@ TEST(ResidentsTest, ExpiredChunksGoFirstAndKnowIt) {
   const Residents::Reserved reserved = residents.Reserve(0, 30, {}, kStart + absl::Seconds(1));
   ASSERT_TRUE(reserved.status.ok());
   ASSERT_EQ(reserved.gone.size(), 1u);
-  EXPECT_EQ(reserved.gone.front().key, Key(2));
+  EXPECT_EQ(reserved.gone.front().key, ResidentKey(2));
   EXPECT_EQ(reserved.gone.front().bytes, 30u);
   EXPECT_TRUE(reserved.gone.front().expired);
-  residents.SetExpiry(0, Key(3), absl::InfiniteFuture());
+  residents.SetExpiry(0, ResidentKey(3), absl::InfiniteFuture());
   EXPECT_TRUE(residents.TakeExpired(kStart + absl::Hours(1)).empty());
-  residents.SetExpiry(0, Key(3), kStart);
-  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart)), ElementsAre(Key(3)));
+  residents.SetExpiry(0, ResidentKey(3), kStart);
+  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart)), ElementsAre(ResidentKey(3)));
   EXPECT_EQ(residents.bytes(), 50u);
 }
 
@@ -128,7 +131,8 @@ TEST(ResidentsTest, QuotaBindsItsSpaceAndNoOther) {
   EXPECT_EQ(a, residents.ShareOf(Space(1)));
   residents.Insert(a, Facts(1, 20), absl::InfiniteFuture());
   residents.Insert(free, Facts(2, 40), absl::InfiniteFuture());
-  EXPECT_THAT(KeysOf(residents.Reserve(a, 20, {}, kStart)), ElementsAre(Key(1))) << "there is room, but not for it";
+  EXPECT_THAT(KeysOf(residents.Reserve(a, 20, {}, kStart)), ElementsAre(ResidentKey(1)))
+      << "there is room, but not for it";
   residents.Release(a, 20);
   EXPECT_TRUE(absl::IsResourceExhausted(residents.Reserve(a, 31, {}, kStart).status));
   const absl::Status none = residents.Reserve(residents.ShareOf(Space(8)), 1, {}, kStart).status;
@@ -142,19 +146,20 @@ TEST(ResidentsTest, FullTierTakesFromWhoHoldsTheGreatestPartOfWhatItMay) {
   const Residents::Share c = residents.ShareOf(Space(3));
   for (uint8_t i = 1; i <= 5; ++i) residents.Insert(a, Facts(i, 10), absl::InfiniteFuture());
   for (uint8_t i = 11; i <= 14; ++i) residents.Insert(b, Facts(i, 10), absl::InfiniteFuture());
-  EXPECT_THAT(KeysOf(residents.Reserve(c, 40, {}, kStart)), ElementsAre(Key(1), Key(2), Key(11)));
+  EXPECT_THAT(KeysOf(residents.Reserve(c, 40, {}, kStart)),
+              ElementsAre(ResidentKey(1), ResidentKey(2), ResidentKey(11)));
 }
 
 TEST(ResidentsTest, SurplusCountsUntilItIsErasedAndGoesFirst) {
-  const testing::FixedPins pins({Key(1)});
+  const testing::FixedPins pins({ResidentKey(1)});
   Residents residents(Lru(100), pins);
   for (uint8_t i = 1; i <= 5; ++i) residents.Insert(0, Facts(i, 20), absl::InfiniteFuture());
-  EXPECT_THAT(residents.Surplus(30), ElementsAre(Key(2), Key(3))) << "a pinned chunk stays";
+  EXPECT_THAT(residents.Surplus(30), ElementsAre(ResidentKey(2), ResidentKey(3))) << "a pinned chunk stays";
   EXPECT_THAT(residents.Surplus(30), IsEmpty());
   EXPECT_EQ(residents.bytes(), 100u);
-  EXPECT_TRUE(residents.Erase(0, Key(2)));
+  EXPECT_TRUE(residents.Erase(0, ResidentKey(2)));
   EXPECT_EQ(residents.bytes(), 80u);
-  EXPECT_THAT(KeysOf(residents.Reserve(0, 40, {}, kStart)), ElementsAre(Key(3)));
+  EXPECT_THAT(KeysOf(residents.Reserve(0, 40, {}, kStart)), ElementsAre(ResidentKey(3)));
   EXPECT_EQ(residents.size(), 3u);
 }
 
@@ -173,17 +178,17 @@ TEST(ResidentsTest, SpacesBeyondTheLimitShareTheCommonPolicy) {
 }
 
 TEST(ResidentsTest, AQuotaThatComesTakesItsSpaceOutOfTheCommonShareInItsOrder) {
-  const testing::FixedPins pins({Key(2)});
+  const testing::FixedPins pins({ResidentKey(2)});
   Residents residents(Lru(100), pins);
   for (uint8_t i = 1; i <= 5; ++i) residents.Insert(0, Facts(i, 20), kStart + absl::Hours(i));
-  residents.Access(0, Key(1));
+  residents.Access(0, ResidentKey(1));
   residents.SetQuotas({.named = {{Space(1), 0.4}}});
   const Residents::Share share = residents.ShareOf(Space(1));
   ASSERT_NE(share, 0u);
   EXPECT_EQ(residents.ShareOf(Space(2)), 0u);
   // All but chunk 5 are of the space.
   for (const ChunkKey& key : residents.ColdestFirst(0)) {
-    if (key != Key(5)) {
+    if (key != ResidentKey(5)) {
       EXPECT_TRUE(residents.Move(0, share, Facts(key.bytes[0], 20)));
     }
   }
@@ -191,11 +196,12 @@ TEST(ResidentsTest, AQuotaThatComesTakesItsSpaceOutOfTheCommonShareInItsOrder) {
   EXPECT_EQ(residents.bytes(), 100u) << "nothing goes before Trim";
   EXPECT_EQ(residents.FullestShare(), 2);
   EXPECT_EQ(residents.OverBytes(), 40u);
-  EXPECT_THAT(KeysOf(residents.Trim(1)), ElementsAre(Key(3)));
-  EXPECT_THAT(KeysOf(residents.Trim(100)), ElementsAre(Key(4))) << "chunk 1 was used, chunk 2 is pinned";
+  EXPECT_THAT(KeysOf(residents.Trim(1)), ElementsAre(ResidentKey(3)));
+  EXPECT_THAT(KeysOf(residents.Trim(100)), ElementsAre(ResidentKey(4))) << "chunk 1 was used, chunk 2 is pinned";
   EXPECT_THAT(residents.Trim(100), IsEmpty());
   EXPECT_EQ(residents.OverBytes(), 0u);
-  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart + absl::Hours(1))), ElementsAre(Key(1))) << "expiry moved with it";
+  EXPECT_THAT(KeysOf(residents.TakeExpired(kStart + absl::Hours(1))), ElementsAre(ResidentKey(1)))
+      << "expiry moved with it";
   residents.SetQuotas({});
   EXPECT_EQ(residents.ShareOf(Space(1)), 0u);
   EXPECT_TRUE(residents.Move(share, 0, Facts(2, 20)));
@@ -226,7 +232,7 @@ TEST(ResidentsTest, AccountingHoldsWhileQuotasChangeUnderLoad) {
       const auto space = static_cast<uint8_t>(1 + draw(4));
       const uint64_t what = draw(10);
       if (what < 6) {
-        const ChunkKey key = Key(next = static_cast<uint8_t>(next % 200 + 1));
+        const ChunkKey key = ResidentKey(next = static_cast<uint8_t>(next % 200 + 1));
         if (const auto old = held.find(key); old != held.end()) {
           ASSERT_TRUE(residents.Erase(old->second.share, key));
           held.erase(old);

@@ -125,7 +125,7 @@ class Engine {
   std::vector<float> v_;
 };
 
-std::string Bits(std::span<const float> values) {
+std::string BitsOf(std::span<const float> values) {
   return std::string(reinterpret_cast<const char*>(values.data()), values.size_bytes());
 }
 
@@ -272,9 +272,9 @@ TEST(BlendPassTest, KvOfALaterPositionNeverChangesAnEarlierRow) {
         other.Run(tokens, positions);
         const std::vector<float> after = other.Logits();
         const size_t earlier = static_cast<size_t>(std::ranges::lower_bound(positions, changed) - positions.begin());
-        EXPECT_EQ(Bits({after.data(), earlier * vocab}), Bits({before.data(), earlier * vocab}))
+        EXPECT_EQ(BitsOf({after.data(), earlier * vocab}), BitsOf({before.data(), earlier * vocab}))
             << "position " << changed << " became " << value;
-        EXPECT_NE(Bits({after.data() + earlier * vocab, vocab}), Bits({before.data() + earlier * vocab, vocab}))
+        EXPECT_NE(BitsOf({after.data() + earlier * vocab, vocab}), BitsOf({before.data() + earlier * vocab, vocab}))
             << "the next row sees position " << changed;
       }
     }
@@ -297,8 +297,9 @@ TEST(BlendPassTest, ATokenOfTheSamePassNeverChangesAnEarlierRow) {
     engine.Run(tokens, positions);
     tokens[positions[row]] ^= 1;
     const std::vector<float> after = engine.Logits();
-    EXPECT_EQ(Bits({after.data(), row * vocab}), Bits({before.data(), row * vocab})) << "row " << row;
-    EXPECT_NE(Bits({after.data() + row * vocab, vocab}), Bits({before.data() + row * vocab, vocab})) << "row " << row;
+    EXPECT_EQ(BitsOf({after.data(), row * vocab}), BitsOf({before.data(), row * vocab})) << "row " << row;
+    EXPECT_NE(BitsOf({after.data() + row * vocab, vocab}), BitsOf({before.data() + row * vocab, vocab}))
+        << "row " << row;
   }
 }
 
@@ -308,7 +309,7 @@ TEST(BlendPassTest, RewindGivesTheSameBitsAnyNumberOfTimes) {
   const std::vector<Token> tokens = SomeTokens(kTokens);
   Engine engine(model, F32(kTokens));
   engine.Run(tokens, Range(kTokens));
-  const std::string plain = Bits(engine.Logits());
+  const std::string plain = BitsOf(engine.Logits());
 
   engine.Begin(tokens, Range(kTokens));
   engine.Layers(0, 1);
@@ -323,11 +324,11 @@ TEST(BlendPassTest, RewindGivesTheSameBitsAnyNumberOfTimes) {
     EXPECT_EQ(engine.pass().positions().size(), kTokens);
   }
   engine.Layers(1, 3);
-  EXPECT_EQ(Bits(engine.Logits()), plain);
+  EXPECT_EQ(BitsOf(engine.Logits()), plain);
   // A pass that is through can go back as well.
   ASSERT_TRUE(engine.pass().Rewind().ok());
   engine.Layers(1, 3);
-  EXPECT_EQ(Bits(engine.Logits()), plain);
+  EXPECT_EQ(BitsOf(engine.Logits()), plain);
 }
 
 TEST(BlendPassTest, MarkingAgainForgetsTheMarkBefore) {
@@ -362,7 +363,7 @@ TEST(BlendPassTest, NumberOfThreadsChangesNotABit) {
     std::mt19937 random(1);
     engine.Keep(SomePositions(kTokens, 0.2, random));
     engine.Finish(1);
-    const std::string bits = Bits(engine.Logits()) + KvBytes(engine.kv(), kTokens);
+    const std::string bits = BitsOf(engine.Logits()) + KvBytes(engine.kv(), kTokens);
     if (threads == 1) one = bits;
     EXPECT_EQ(bits, one) << threads;
   }
@@ -377,7 +378,7 @@ TEST(BlendPassTest, TheSessionDecodesBehindThePrompt) {
   Engine engine(model, F32(kTokens + 8));
   ASSERT_TRUE(engine.session().Append(SomeTokens(158, 256, 9)).ok());  // another prompt, of before
   engine.Run(tokens, Range(kTokens));
-  EXPECT_EQ(Bits(engine.session().logits()), Bits(engine.Logits(std::vector<uint32_t>{kTokens - 1})));
+  EXPECT_EQ(BitsOf(engine.session().logits()), BitsOf(engine.Logits(std::vector<uint32_t>{kTokens - 1})));
   for (int step = 0; step < 8; ++step) {
     EXPECT_LE(Deviation(engine.session().logits(), session->logits()), 1e-5) << step;
     const Token next = session->Greedy();
@@ -465,7 +466,7 @@ TEST(BlendPassTest, RefusesCallsOutOfTurn) {
   engine.Run(tokens, Range(5));
   Engine fresh(model, F32(8));
   fresh.Run(tokens, Range(5));
-  EXPECT_EQ(Bits(engine.Logits()), Bits(fresh.Logits()));
+  EXPECT_EQ(BitsOf(engine.Logits()), BitsOf(fresh.Logits()));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-constexpr uint32_t kChunk = 32;
+constexpr uint32_t kSessionChunk = 32;
 
 // Passes everything on, but harms what is fetched of one chunk.
 class HarmfulTransport final : public ForwardingTransport {
@@ -109,23 +109,23 @@ class KdnSessionTest : public testing::Test {
   }
 
   std::shared_ptr<const Model> model_ = SmallModel();
-  SessionOptions session_options_{.kv_dtype = DType::kBf16, .chunk_tokens = kChunk};
+  SessionOptions session_options_{.kv_dtype = DType::kBf16, .chunk_tokens = kSessionChunk};
   std::shared_ptr<HarmfulTransport> transport_;
 };
 
 TEST_F(KdnSessionTest, FetchedPrefixGivesTheSameBitsAsAComputedOne) {
   for (const DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
     session_options_.kv_dtype = dtype;
-    const std::vector<Token> prompt = SomeTokens(4 * kChunk + 5);
+    const std::vector<Token> prompt = SomeTokens(4 * kSessionChunk + 5);
     const Outcome cold = Run(prompt, nullptr);
     const Outcome storing = Run(prompt, NewClient(transport_).get(), Ack::kMemory);
     EXPECT_EQ(storing.report.chunks_stored, 4u);
     EXPECT_THAT(storing.report.store_failures, IsEmpty());
     const Outcome fetching = Run(prompt, NewClient(transport_).get());
-    EXPECT_EQ(fetching.report.reused_tokens, 4 * kChunk);
+    EXPECT_EQ(fetching.report.reused_tokens, 4 * kSessionChunk);
     EXPECT_EQ(fetching.report.computed_tokens, 5u);
     EXPECT_THAT(fetching.report.tiers, Each(TierKind::kMemory));
-    EXPECT_EQ(fetching.report.raw_bytes_fetched, 4 * kChunk * 2 * 2 * 32 * DTypeSize(dtype));
+    EXPECT_EQ(fetching.report.raw_bytes_fetched, 4 * kSessionChunk * 2 * 2 * 32 * DTypeSize(dtype));
     EXPECT_THAT(fetching.report.misses, IsEmpty());
     EXPECT_EQ(storing.bits, cold.bits);
     EXPECT_EQ(fetching.bits, cold.bits);
@@ -133,32 +133,32 @@ TEST_F(KdnSessionTest, FetchedPrefixGivesTheSameBitsAsAComputedOne) {
 }
 
 TEST_F(KdnSessionTest, TheLastTokenIsComputedEvenWhenEveryChunkIsHeld) {
-  const std::vector<Token> prompt = SomeTokens(3 * kChunk);
+  const std::vector<Token> prompt = SomeTokens(3 * kSessionChunk);
   const auto client = NewClient(transport_);
   const Outcome storing = Run(prompt, client.get(), Ack::kMemory);
   EXPECT_EQ(storing.report.chunks_stored, 3u);
   const Outcome fetching = Run(prompt, client.get(), Ack::kMemory);
   EXPECT_EQ(fetching.report.chunks_found, 3u);
-  EXPECT_EQ(fetching.report.reused_tokens, 2 * kChunk);
+  EXPECT_EQ(fetching.report.reused_tokens, 2 * kSessionChunk);
   EXPECT_EQ(fetching.report.chunks_stored, 0u) << "nothing was missing";
   EXPECT_EQ(fetching.bits, storing.bits);
 }
 
 TEST_F(KdnSessionTest, APromptShorterThanAChunkIsComputed) {
-  const std::vector<Token> prompt = SomeTokens(kChunk - 1);
+  const std::vector<Token> prompt = SomeTokens(kSessionChunk - 1);
   const Outcome outcome = Run(prompt, NewClient(transport_).get(), Ack::kMemory);
-  EXPECT_EQ(outcome.report.computed_tokens, kChunk - 1);
+  EXPECT_EQ(outcome.report.computed_tokens, kSessionChunk - 1);
   EXPECT_EQ(outcome.report.chunks_stored, 0u);
   EXPECT_EQ(outcome.bits, Run(prompt, nullptr).bits);
 }
 
 TEST_F(KdnSessionTest, APromptThatPartsWaysReusesWhatItShares) {
-  std::vector<Token> prompt = SomeTokens(5 * kChunk);
+  std::vector<Token> prompt = SomeTokens(5 * kSessionChunk);
   const auto client = NewClient(transport_);
   Run(prompt, client.get(), Ack::kMemory);
-  prompt[2 * kChunk + 3] ^= 1;
+  prompt[2 * kSessionChunk + 3] ^= 1;
   const Outcome other = Run(prompt, client.get(), Ack::kMemory);
-  EXPECT_EQ(other.report.reused_tokens, 2 * kChunk);
+  EXPECT_EQ(other.report.reused_tokens, 2 * kSessionChunk);
   EXPECT_EQ(other.report.chunks_stored, 3u);
   EXPECT_EQ(other.bits, Run(prompt, nullptr).bits);
 }
@@ -166,7 +166,7 @@ TEST_F(KdnSessionTest, APromptThatPartsWaysReusesWhatItShares) {
 // Whatever goes wrong with chunk i, chunks 0 to i-1 are used, the rest is computed, and the answer is the same.
 TEST_F(KdnSessionTest, AChunkThatDoesNotComeIsComputedAndStoredAgain) {
   using Harm = HarmfulTransport::Harm;
-  const std::vector<Token> prompt = SomeTokens(5 * kChunk + 1);
+  const std::vector<Token> prompt = SomeTokens(5 * kSessionChunk + 1);
   const auto client = NewClient(transport_);
   const Outcome cold = Run(prompt, client.get(), Ack::kMemory);
   const std::pair<Harm, MissReason> harms[] = {{Harm::kFlipBit, MissReason::kCorrupt},
@@ -176,7 +176,7 @@ TEST_F(KdnSessionTest, AChunkThatDoesNotComeIsComputedAndStoredAgain) {
     for (const size_t chunk : {0u, 2u, 4u}) {
       transport_->Do(harm, chunk);
       const Outcome outcome = Run(prompt, client.get(), Ack::kMemory);
-      EXPECT_EQ(outcome.report.reused_tokens, chunk * kChunk) << MissReasonName(reason);
+      EXPECT_EQ(outcome.report.reused_tokens, chunk * kSessionChunk) << MissReasonName(reason);
       ASSERT_FALSE(outcome.report.misses.empty());
       EXPECT_EQ(outcome.report.misses[0].reason, reason) << outcome.report.misses[0].detail;
       EXPECT_EQ(outcome.report.chunks_stored, 5 - chunk);
@@ -186,17 +186,17 @@ TEST_F(KdnSessionTest, AChunkThatDoesNotComeIsComputedAndStoredAgain) {
 }
 
 TEST_F(KdnSessionTest, AHoleInTheMiddleIsFilled) {
-  const std::vector<Token> prompt = SomeTokens(4 * kChunk + 1);
+  const std::vector<Token> prompt = SomeTokens(4 * kSessionChunk + 1);
   const auto client = NewClient(transport_);
   Run(prompt, client.get(), Ack::kMemory);
   const PrefixHit held = client->LookupPrefix(prompt, {});
   ASSERT_TRUE(client->Delete(std::vector<ChunkKey>{held.chunks[1].key}, absl::Seconds(1)).ok());
-  EXPECT_EQ(Run(prompt, client.get(), Ack::kMemory).report.reused_tokens, kChunk);
-  EXPECT_EQ(Run(prompt, client.get()).report.reused_tokens, 4 * kChunk);
+  EXPECT_EQ(Run(prompt, client.get(), Ack::kMemory).report.reused_tokens, kSessionChunk);
+  EXPECT_EQ(Run(prompt, client.get()).report.reused_tokens, 4 * kSessionChunk);
 }
 
 TEST_F(KdnSessionTest, ANodeThatIsAwayCostsNothingButItsMiss) {
-  const std::vector<Token> prompt = SomeTokens(3 * kChunk);
+  const std::vector<Token> prompt = SomeTokens(3 * kSessionChunk);
   const auto client = NewClient(MakeRemoteTransport("127.0.0.1:1"));
   const Outcome outcome = Run(prompt, client.get(), Ack::kMemory);
   EXPECT_EQ(outcome.report.reused_tokens, 0u);
@@ -207,16 +207,16 @@ TEST_F(KdnSessionTest, ANodeThatIsAwayCostsNothingButItsMiss) {
 }
 
 TEST_F(KdnSessionTest, KvNeverCrossesModelsDTypesOrChunkSizes) {
-  const std::vector<Token> prompt = SomeTokens(4 * kChunk + 1);
+  const std::vector<Token> prompt = SomeTokens(4 * kSessionChunk + 1);
   Run(prompt, NewClient(transport_).get(), Ack::kMemory);
   const auto found = [&] { return Run(prompt, NewClient(transport_).get()).report.chunks_found; };
   EXPECT_EQ(found(), 4u);
   session_options_.kv_dtype = DType::kF16;
   EXPECT_EQ(found(), 0u);
   session_options_.kv_dtype = DType::kBf16;
-  session_options_.chunk_tokens = 2 * kChunk;
+  session_options_.chunk_tokens = 2 * kSessionChunk;
   EXPECT_EQ(found(), 0u);
-  session_options_.chunk_tokens = kChunk;
+  session_options_.chunk_tokens = kSessionChunk;
   for (const char* difference : {"seed=8", "seed=7,theta=20000", "seed=7,rope_factor=2"}) {
     model_ = SmallModel(std::string("layers=2,hidden=64,heads=4,kv_heads=2,intermediate=96,vocab=260,") + difference);
     EXPECT_EQ(found(), 0u) << difference;

@@ -16,7 +16,7 @@
 namespace kdn::engine {
 namespace {
 
-constexpr uint32_t kChunk = 32;
+constexpr uint32_t kPrefixChunk = 32;
 
 // Passes everything on, as slowly as the test wants; a call never takes longer than its deadline.
 class SlowTransport final : public ForwardingTransport {
@@ -37,7 +37,7 @@ class SlowTransport final : public ForwardingTransport {
   absl::Duration by_chunk_;
 };
 
-struct Outcome {
+struct LoadOutcome {
   PromptReport report;
   std::string bits;  // of the first logits and of some decoded steps
 };
@@ -49,36 +49,36 @@ class PrefixLoadTest : public testing::Test {
     client_ = Client::Create(SpaceOf(*model_, session_options_), transport_).value();
   }
 
-  Outcome Run(std::span<const Token> prompt, const PromptOptions& options) {
+  LoadOutcome Run(std::span<const Token> prompt, const PromptOptions& options) {
     session_options_.capacity = static_cast<uint32_t>(prompt.size()) + 8;
     const auto session = NewSession(model_, session_options_);
     absl::StatusOr<PromptReport> report = RunPrompt(*session, client_.get(), prompt, options);
     EXPECT_TRUE(report.ok()) << report.status();
-    Outcome outcome{.report = *std::move(report), .bits = {}};
+    LoadOutcome outcome{.report = *std::move(report), .bits = {}};
     for (int step = 0; step < 3; ++step) {
       outcome.bits.append(reinterpret_cast<const char*>(session->logits().data()), session->logits().size_bytes());
       EXPECT_TRUE(session->Append({session->Greedy()}).ok());
     }
     return outcome;
   }
-  Outcome Run(std::span<const Token> prompt) { return Run(prompt, {.controller = &controller_}); }
+  LoadOutcome Run(std::span<const Token> prompt) { return Run(prompt, {.controller = &controller_}); }
 
   std::shared_ptr<const Model> model_ = SmallModel();
-  SessionOptions session_options_{.kv_dtype = DType::kBf16, .chunk_tokens = kChunk};
+  SessionOptions session_options_{.kv_dtype = DType::kBf16, .chunk_tokens = kPrefixChunk};
   std::shared_ptr<SlowTransport> transport_;
   std::unique_ptr<Client> client_;
   LoadingController controller_;
 };
 
 TEST_F(PrefixLoadTest, TheAnswerIsTheSameHoweverMuchIsHeld) {
-  const std::vector<Token> prompt = SomeTokens(12 * kChunk + 5);
-  const Outcome computed = Run(prompt);
+  const std::vector<Token> prompt = SomeTokens(12 * kPrefixChunk + 5);
+  const LoadOutcome computed = Run(prompt);
   EXPECT_EQ(computed.report.chunks_found, 0u);
   EXPECT_EQ(computed.report.reused_tokens, 0u);
   for (const size_t held : {size_t{1}, size_t{5}, size_t{12}}) {
-    Run(std::span(prompt).first(held * kChunk), {.store = Ack::kMemory});
+    Run(std::span(prompt).first(held * kPrefixChunk), {.store = Ack::kMemory});
     for (int request = 0; request < 3; ++request) {
-      const Outcome outcome = Run(prompt);
+      const LoadOutcome outcome = Run(prompt);
       EXPECT_EQ(outcome.bits, computed.bits) << outcome.report.why;
       EXPECT_EQ(outcome.report.chunks_found, held);
       EXPECT_LE(outcome.report.chunks_fetched, held);
@@ -89,15 +89,15 @@ TEST_F(PrefixLoadTest, TheAnswerIsTheSameHoweverMuchIsHeld) {
 }
 
 TEST_F(PrefixLoadTest, TheAnswerIsTheSameWhenTheNetworkIsSlowOrGone) {
-  const std::vector<Token> prompt = SomeTokens(12 * kChunk + 5);
-  const Outcome computed = Run(prompt, {.store = Ack::kMemory});
+  const std::vector<Token> prompt = SomeTokens(12 * kPrefixChunk + 5);
+  const LoadOutcome computed = Run(prompt, {.store = Ack::kMemory});
   const auto times = {absl::ZeroDuration(), absl::Milliseconds(1), absl::Milliseconds(3), absl::Milliseconds(20),
                       absl::InfiniteDuration()};
   for (const absl::Duration by_chunk : times) {
     transport_->SlowDown(by_chunk);
     LoadingController fresh;
     for (int request = 0; request < 3; ++request) {
-      const Outcome outcome = Run(prompt, {.controller = &fresh});
+      const LoadOutcome outcome = Run(prompt, {.controller = &fresh});
       EXPECT_EQ(outcome.bits, computed.bits) << by_chunk << ": " << outcome.report.why;
       if (by_chunk == absl::InfiniteDuration()) {
         EXPECT_EQ(outcome.report.reused_tokens, 0u);
@@ -107,19 +107,19 @@ TEST_F(PrefixLoadTest, TheAnswerIsTheSameWhenTheNetworkIsSlowOrGone) {
 }
 
 TEST_F(PrefixLoadTest, WhatWasMissingIsStored) {
-  const std::vector<Token> prompt = SomeTokens(6 * kChunk);
-  const Outcome first = Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
+  const std::vector<Token> prompt = SomeTokens(6 * kPrefixChunk);
+  const LoadOutcome first = Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
   EXPECT_EQ(first.report.chunks_stored, 6u);
-  const Outcome second = Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
+  const LoadOutcome second = Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
   EXPECT_EQ(second.report.chunks_stored, 0u);
   EXPECT_EQ(second.bits, first.bits);
 }
 
 TEST_F(PrefixLoadTest, LearnsTheEnginesSpeedAndTheLinks) {
-  const std::vector<Token> prompt = SomeTokens(12 * kChunk + 5);
-  EXPECT_EQ(controller_.PrefillTime(0, kChunk), std::nullopt);
+  const std::vector<Token> prompt = SomeTokens(12 * kPrefixChunk + 5);
+  EXPECT_EQ(controller_.PrefillTime(0, kPrefixChunk), std::nullopt);
   Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
-  EXPECT_GT(controller_.PrefillTime(0, kChunk), absl::ZeroDuration());
+  EXPECT_GT(controller_.PrefillTime(0, kPrefixChunk), absl::ZeroDuration());
   EXPECT_EQ(controller_.DeliveryRate(), std::nullopt);
   // A busy machine may leave the loader too little time in a request or two.
   for (int request = 0; request < 100 && !controller_.DeliveryRate().has_value(); ++request) Run(prompt);
@@ -127,7 +127,7 @@ TEST_F(PrefixLoadTest, LearnsTheEnginesSpeedAndTheLinks) {
 }
 
 TEST_F(PrefixLoadTest, ALoadThatIsGivenUpLetsGoOfTheDestination) {
-  const std::vector<Token> prompt = SomeTokens(12 * kChunk + 5);
+  const std::vector<Token> prompt = SomeTokens(12 * kPrefixChunk + 5);
   Run(prompt, {.store = Ack::kMemory, .controller = &controller_});
   transport_->SlowDown(absl::Milliseconds(5));
   session_options_.capacity = static_cast<uint32_t>(prompt.size());

@@ -22,7 +22,7 @@
 namespace kdn {
 namespace {
 
-constexpr uint64_t kMegabit = 1'000'000;
+constexpr uint64_t kProxyMegabit = 1'000'000;
 
 // A TCP socket with blocking calls.
 class Peer {
@@ -191,27 +191,29 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Setting{.name = "Unlimited", .options = {}, .bytes = 32 << 20},
         Setting{.name = "Slow",
-                .options = {.up_bits_per_second = 10 * kMegabit, .down_bits_per_second = 20 * kMegabit},
+                .options = {.up_bits_per_second = 10 * kProxyMegabit, .down_bits_per_second = 20 * kProxyMegabit},
                 .bytes = 200'000},
         Setting{.name = "Gigabit",
-                .options = {.up_bits_per_second = 1000 * kMegabit, .down_bits_per_second = 1000 * kMegabit},
+                .options = {.up_bits_per_second = 1000 * kProxyMegabit, .down_bits_per_second = 1000 * kProxyMegabit},
                 .bytes = 8 << 20},
-        Setting{.name = "HundredGigabit",
-                .options = {.up_bits_per_second = 100'000 * kMegabit, .down_bits_per_second = 100'000 * kMegabit},
-                .bytes = 16 << 20},
+        Setting{
+            .name = "HundredGigabit",
+            .options = {.up_bits_per_second = 100'000 * kProxyMegabit, .down_bits_per_second = 100'000 * kProxyMegabit},
+            .bytes = 16 << 20},
         Setting{.name = "Far", .options = {.latency = absl::Milliseconds(20)}, .bytes = 8 << 20},
         Setting{.name = "Jittery",
                 .options = {.latency = absl::Milliseconds(1), .jitter = absl::Milliseconds(5)},
                 .bytes = 4 << 20},
-        Setting{.name = "Lossy",
-                .options = {.down_bits_per_second = 1000 * kMegabit, .latency = absl::Milliseconds(1), .loss = 0.005},
-                .bytes = 2 << 20},
+        Setting{
+            .name = "Lossy",
+            .options = {.down_bits_per_second = 1000 * kProxyMegabit, .latency = absl::Milliseconds(1), .loss = 0.005},
+            .bytes = 2 << 20},
         Setting{.name = "SmallQueueAndWindow",
                 .options = {.latency = absl::Microseconds(100), .queue_bytes = 64 << 10, .window_bytes = 64 << 10},
                 .bytes = 8 << 20},
         Setting{.name = "EverythingAtOnce",
-                .options = {.up_bits_per_second = 300 * kMegabit,
-                            .down_bits_per_second = 5000 * kMegabit,
+                .options = {.up_bits_per_second = 300 * kProxyMegabit,
+                            .down_bits_per_second = 5000 * kProxyMegabit,
                             .latency = absl::Milliseconds(2),
                             .jitter = absl::Milliseconds(1),
                             .loss = 0.001,
@@ -222,7 +224,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // Bounds from below alone: a busy machine makes a link slower, never faster.
 TEST_F(LinkProxyTest, IsNoFasterThanItsOptionsSay) {
-  Start({.up_bits_per_second = 100 * kMegabit, .latency = absl::Milliseconds(10)});
+  Start({.up_bits_per_second = 100 * kProxyMegabit, .latency = absl::Milliseconds(10)});
   auto [client, server] = Connect();
   const std::string bytes = RandomBytes(500'000, 1);  // 40 ms
   const auto begin = std::chrono::steady_clock::now();
@@ -356,9 +358,9 @@ TEST_F(LinkProxyTest, StalledInTheMiddleOfAStreamLosesNothing) {
 TEST_F(LinkProxyTest, OptionsChangeWhileBytesStream) {
   Start({});
   const std::vector<LinkOptions> settings = {
-      {.up_bits_per_second = 400 * kMegabit, .down_bits_per_second = 400 * kMegabit},
+      {.up_bits_per_second = 400 * kProxyMegabit, .down_bits_per_second = 400 * kProxyMegabit},
       {.latency = absl::Milliseconds(3), .jitter = absl::Milliseconds(1)},
-      {.up_bits_per_second = 2000 * kMegabit, .queue_bytes = 64 << 10, .window_bytes = 64 << 10},
+      {.up_bits_per_second = 2000 * kProxyMegabit, .queue_bytes = 64 << 10, .window_bytes = 64 << 10},
       {.latency = absl::Microseconds(500), .loss = 0.001},
       {},
   };
@@ -399,7 +401,7 @@ TEST_F(LinkProxyTest, BadOptionsChangeNothing) {
 
 TEST_F(LinkProxyTest, ManyConnectionsAtOnce) {
   constexpr size_t kConnections = 64;
-  Start({.up_bits_per_second = 5000 * kMegabit, .latency = absl::Milliseconds(1)});
+  Start({.up_bits_per_second = 5000 * kProxyMegabit, .latency = absl::Milliseconds(1)});
   std::vector<std::pair<Peer, Peer>> pairs;
   for (size_t i = 0; i < kConnections; ++i) pairs.push_back(Connect());
   EXPECT_EQ(link_->Stats().open_connections, kConnections);
@@ -415,7 +417,7 @@ TEST_F(LinkProxyTest, ManyConnectionsAtOnce) {
 
 // What bounds the wait is proven with a clock of the test's own in link_direction_test.cc.
 TEST_F(LinkProxyTest, SmallRequestsGetThroughBesideAStreamWithoutEnd) {
-  Start({.up_bits_per_second = 100 * kMegabit});
+  Start({.up_bits_per_second = 100 * kProxyMegabit});
   auto [bulk_client, bulk_server] = Connect();
   auto [client, server] = Connect();
   std::atomic<bool> enough = false;

@@ -14,14 +14,14 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
-constexpr LinkTime kStart{std::chrono::hours(1)};
+constexpr LinkTime kShapingStart{std::chrono::hours(1)};
 constexpr size_t kManyBehind = 100 * kSegmentBytes;
 
 // What `count` slices of one segment are late, on a link that is otherwise free.
 std::vector<nanoseconds> Delays(LinkShaper& shaper, int count, size_t bytes_behind) {
   std::vector<nanoseconds> delays;
   for (int i = 0; i < count; ++i) {
-    const LinkTime ready = kStart + std::chrono::seconds(i);
+    const LinkTime ready = kShapingStart + std::chrono::seconds(i);
     delays.push_back(shaper.Send(kSegmentBytes, bytes_behind, ready) - ready);
   }
   return delays;
@@ -29,42 +29,42 @@ std::vector<nanoseconds> Delays(LinkShaper& shaper, int count, size_t bytes_behi
 
 TEST(LinkShaperTest, UnlimitedLinkDelaysNothing) {
   LinkShaper shaper(LinkWay::kUp, {});
-  EXPECT_EQ(shaper.Send(15'000, 0, kStart), kStart);
-  EXPECT_EQ(shaper.Send(15'000, 0, kStart), kStart);
-  EXPECT_LE(shaper.free_at(), kStart);
+  EXPECT_EQ(shaper.Send(15'000, 0, kShapingStart), kShapingStart);
+  EXPECT_EQ(shaper.Send(15'000, 0, kShapingStart), kShapingStart);
+  EXPECT_LE(shaper.free_at(), kShapingStart);
 }
 
 TEST(LinkShaperTest, SlicesFollowEachOtherAtTheBandwidth) {
   LinkShaper shaper(LinkWay::kUp, {.up_bits_per_second = 10'000'000});  // 1250 bytes take a millisecond
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(1));
-  EXPECT_EQ(shaper.free_at(), kStart + milliseconds(1));
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(2));
-  EXPECT_EQ(shaper.Send(125, 0, kStart + microseconds(500)), kStart + microseconds(2100));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(1));
+  EXPECT_EQ(shaper.free_at(), kShapingStart + milliseconds(1));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(2));
+  EXPECT_EQ(shaper.Send(125, 0, kShapingStart + microseconds(500)), kShapingStart + microseconds(2100));
 }
 
 TEST(LinkShaperTest, IdleLinkGathersNoCredit) {
   LinkShaper shaper(LinkWay::kUp, {.up_bits_per_second = 10'000'000});
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(1));
-  EXPECT_EQ(shaper.Send(1250, 0, kStart + milliseconds(100)), kStart + milliseconds(101));
-  EXPECT_EQ(shaper.Send(1250, 0, kStart + milliseconds(100)), kStart + milliseconds(102));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(1));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart + milliseconds(100)), kShapingStart + milliseconds(101));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart + milliseconds(100)), kShapingStart + milliseconds(102));
 }
 
 TEST(LinkShaperTest, EachWayHasItsOwnBandwidth) {
   const LinkOptions options{.up_bits_per_second = 10'000'000, .down_bits_per_second = 100'000'000};
-  EXPECT_EQ(LinkShaper(LinkWay::kUp, options).Send(1250, 0, kStart), kStart + microseconds(1000));
-  EXPECT_EQ(LinkShaper(LinkWay::kDown, options).Send(1250, 0, kStart), kStart + microseconds(100));
+  EXPECT_EQ(LinkShaper(LinkWay::kUp, options).Send(1250, 0, kShapingStart), kShapingStart + microseconds(1000));
+  EXPECT_EQ(LinkShaper(LinkWay::kDown, options).Send(1250, 0, kShapingStart), kShapingStart + microseconds(100));
 }
 
 TEST(LinkShaperTest, RoundingDoesNotAddUp) {
   LinkShaper shaper(LinkWay::kUp, {.up_bits_per_second = 7'000'000'000});  // a segment takes 1654.857... ns
-  for (int i = 0; i < 7'000'000; ++i) shaper.Send(kSegmentBytes, 0, kStart);
-  EXPECT_EQ(shaper.free_at() - kStart, nanoseconds(kSegmentBytes * 8 * 1'000'000));
+  for (int i = 0; i < 7'000'000; ++i) shaper.Send(kSegmentBytes, 0, kShapingStart);
+  EXPECT_EQ(shaper.free_at() - kShapingStart, nanoseconds(kSegmentBytes * 8 * 1'000'000));
 }
 
 TEST(LinkShaperTest, LatencyIsAddedAndDoesNotOccupyTheLink) {
   LinkShaper shaper(LinkWay::kDown, {.down_bits_per_second = 10'000'000, .latency = absl::Milliseconds(30)});
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(31));
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(32));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(31));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(32));
 }
 
 TEST(LinkShaperTest, SliceIsAMillisecondOfWholeSegments) {
@@ -152,18 +152,18 @@ TEST(LinkShaperTest, TimeoutsEndAtTwoMinutes) {
 
 TEST(LinkShaperTest, OptionsHoldForWhatIsSentAfterwards) {
   LinkShaper shaper(LinkWay::kUp, {.up_bits_per_second = 10'000'000});
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(1));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(1));
   shaper.SetOptions({.up_bits_per_second = 100'000'000, .latency = absl::Milliseconds(5)});
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + microseconds(1100 + 5000));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + microseconds(1100 + 5000));
   EXPECT_EQ(shaper.slice_bytes(), 8 * kSegmentBytes);
 }
 
 TEST(LinkShaperTest, HoldUntilSendsNothingBefore) {
   LinkShaper shaper(LinkWay::kUp, {.up_bits_per_second = 10'000'000});
-  shaper.HoldUntil(kStart + milliseconds(50));
-  EXPECT_EQ(shaper.Send(1250, 0, kStart), kStart + milliseconds(51));
-  shaper.HoldUntil(kStart);
-  EXPECT_EQ(shaper.free_at(), kStart + milliseconds(51));
+  shaper.HoldUntil(kShapingStart + milliseconds(50));
+  EXPECT_EQ(shaper.Send(1250, 0, kShapingStart), kShapingStart + milliseconds(51));
+  shaper.HoldUntil(kShapingStart);
+  EXPECT_EQ(shaper.free_at(), kShapingStart + milliseconds(51));
 }
 
 }  // namespace

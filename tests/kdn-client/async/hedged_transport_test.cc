@@ -18,8 +18,8 @@ namespace {
 using ::testing::Each;
 using ::testing::ElementsAre;
 
-constexpr absl::Duration kPlenty = absl::Seconds(60);
-constexpr uint32_t kTokens = 3 * kChunkTokens + 5;  // three whole chunks and a short one
+constexpr absl::Duration kHedgePatience = absl::Seconds(60);
+constexpr uint32_t kHedgedTokens = 3 * kChunkTokens + 5;  // three whole chunks and a short one
 
 class HedgedTransportTest : public testing::Test {
  protected:
@@ -46,17 +46,17 @@ class HedgedTransportTest : public testing::Test {
   static HedgeOptions Patient() { return {.delay = absl::Hours(1), .rest = absl::ZeroDuration()}; }
 
   FetchReport Fetch(EngineMemory& memory, FetchOptions options = {}) {
-    if (options.deadline == FetchOptions().deadline) options.deadline = kPlenty;
+    if (options.deadline == FetchOptions().deadline) options.deadline = kHedgePatience;
     return client_->Fetch(chunks_, memory.view(), options).value();
   }
 
   const KvSpace space_ = TinySpace();
-  const std::vector<ChunkRef> chunks_ = Chain(space_, kTokens);
-  const EngineMemory computed_ = EngineMemory::WithKv(space_, kTokens);
+  const std::vector<ChunkRef> chunks_ = Chain(space_, kHedgedTokens);
+  const EngineMemory computed_ = EngineMemory::WithKv(space_, kHedgedTokens);
   std::vector<Replica> replicas_{2};
   HeldTransport& first_ = *replicas_[0].transport;
   HeldTransport& second_ = *replicas_[1].transport;
-  EngineMemory memory_{space_, kTokens};
+  EngineMemory memory_{space_, kHedgedTokens};
   std::shared_ptr<HedgedTransport> hedged_;
   std::unique_ptr<Client> client_;
 };
@@ -65,7 +65,7 @@ TEST_F(HedgedTransportTest, AReplicaThatAnswersIsAskedAlone) {
   Connect(Patient());
   EXPECT_TRUE(Fetch(memory_).AllReady());
   EXPECT_TRUE(memory_ == computed_);
-  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {}).hits, 3u);
+  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kHedgedTokens), {}).hits, 3u);
   EXPECT_EQ(first_.begun(), 2u);
   EXPECT_EQ(second_.begun(), 0u);
   EXPECT_EQ(hedged_->Counts().calls, 2u);
@@ -76,7 +76,7 @@ TEST_F(HedgedTransportTest, TheSecondWinsWhenTheFirstIsSlow) {
   Connect(Eager());
   first_.Hold();
   for (const bool layer_major : {false, true}) {
-    EngineMemory memory(space_, kTokens);
+    EngineMemory memory(space_, kHedgedTokens);
     EXPECT_TRUE(Fetch(memory, {.layer_major = layer_major}).AllReady());
     EXPECT_TRUE(memory == computed_);
   }
@@ -89,7 +89,7 @@ TEST_F(HedgedTransportTest, TheSecondWinsWhenTheFirstIsSlow) {
 TEST_F(HedgedTransportTest, ALookupThatTakesLongIsAnsweredByTheSecond) {
   Connect(Eager());
   first_.Hold();
-  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {.deadline = kPlenty}).hits, 3u);
+  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kHedgedTokens), {.deadline = kHedgePatience}).hits, 3u);
   EXPECT_EQ(hedged_->Counts().hedge_won, 1u);
   first_.Open();
 }
@@ -119,7 +119,7 @@ TEST_F(HedgedTransportTest, NobodyWritesOnceAFetchHasRunOutOfTime) {
   second_.Open();
   first_.AwaitEnded(1);
   second_.AwaitEnded(1);
-  for (size_t layer = 0; layer < 4; ++layer) EXPECT_TRUE(memory_.IsZero(layer, 0, kTokens));
+  for (size_t layer = 0; layer < 4; ++layer) EXPECT_TRUE(memory_.IsZero(layer, 0, kHedgedTokens));
 }
 
 TEST_F(HedgedTransportTest, TheCallerMayCancel) {
@@ -148,7 +148,7 @@ TEST_F(HedgedTransportTest, ALayersCallbackMayCancel) {
                                     },
                                 .cancel = &cancel};
   EXPECT_THAT(Reasons(Fetch(memory_, options)), Each(MissReason::kCancelled));
-  EXPECT_EQ(memory_.Rows(0, 0, kTokens), computed_.Rows(0, 0, kTokens));
+  EXPECT_EQ(memory_.Rows(0, 0, kHedgedTokens), computed_.Rows(0, 0, kHedgedTokens));
 }
 
 TEST_F(HedgedTransportTest, WhatAReplicaThatBreaksOffHasNotSentComesFromTheOther) {
@@ -159,7 +159,7 @@ TEST_F(HedgedTransportTest, WhatAReplicaThatBreaksOffHasNotSentComesFromTheOther
     for (size_t parts = 0; parts < kHalfParts; ++parts) {
       SCOPED_TRACE(parts);
       first_.BreakAfter(parts);
-      EngineMemory memory(space_, kTokens);
+      EngineMemory memory(space_, kHedgedTokens);
       std::vector<uint32_t> layers;
       const FetchReport report =
           Fetch(memory, {.layer_major = layer_major, .on_layer = [&](uint32_t layer) { layers.push_back(layer); }});
@@ -176,10 +176,11 @@ TEST_F(HedgedTransportTest, ALayerRangeIsKeptWhenAReplicaBreaksOff) {
   Connect(Patient());
   for (size_t parts = 0; parts < size_t{4} * 4 * 2; ++parts) {
     first_.BreakAfter(parts);
-    EngineMemory memory(space_, kTokens);
+    EngineMemory memory(space_, kHedgedTokens);
     EXPECT_TRUE(Fetch(memory, {.layers = {.begin = 1, .end = 3}}).AllReady());
-    for (const size_t layer : {1u, 2u}) EXPECT_EQ(memory.Rows(layer, 0, kTokens), computed_.Rows(layer, 0, kTokens));
-    for (const size_t layer : {0u, 3u}) EXPECT_TRUE(memory.IsZero(layer, 0, kTokens));
+    for (const size_t layer : {1u, 2u})
+      EXPECT_EQ(memory.Rows(layer, 0, kHedgedTokens), computed_.Rows(layer, 0, kHedgedTokens));
+    for (const size_t layer : {0u, 3u}) EXPECT_TRUE(memory.IsZero(layer, 0, kHedgedTokens));
   }
 }
 
@@ -193,26 +194,26 @@ TEST_F(HedgedTransportTest, HeadsThatAReplicaThatBreaksOffHasNotSentComeFromTheO
     for (size_t parts = 0; parts <= kHalfParts; ++parts) {
       SCOPED_TRACE(parts);
       first_.BreakAfter(parts);
-      EngineMemory memory(space, kTokens);
+      EngineMemory memory(space, kHedgedTokens);
       ContiguousKv first_head = memory.view();
       first_head.heads = {.begin = 0, .end = 1};
       const FetchReport report =
-          client_->Fetch(chunks_, first_head, {.deadline = kPlenty, .layer_major = layer_major}).value();
+          client_->Fetch(chunks_, first_head, {.deadline = kHedgePatience, .layer_major = layer_major}).value();
       EXPECT_THAT(Reasons(report), Each(MissReason::kNone));
       for (uint32_t layer = 0; layer < 3; ++layer) {
-        for (uint32_t token = 0; token < kTokens; ++token) {
+        for (uint32_t token = 0; token < kHedgedTokens; ++token) {
           const std::vector<uint8_t> all = computed_.Rows(layer, token, 1);  // two heads of K, then two of V
           std::vector<uint8_t> held(all.begin(), all.begin() + 32);
           held.insert(held.end(), all.begin() + 64, all.begin() + 80);
           ASSERT_EQ(memory.Rows(layer, token, 1), held) << layer << ", " << token;
         }
       }
-      EXPECT_EQ(memory.Rows(3, 0, kTokens), computed_.Rows(3, 0, kTokens));
+      EXPECT_EQ(memory.Rows(3, 0, kHedgedTokens), computed_.Rows(3, 0, kHedgedTokens));
       if (bytes == 0) bytes = report.encoded_bytes;
       EXPECT_EQ(report.encoded_bytes, bytes);
     }
   }
-  EXPECT_LE(bytes, uint64_t{kTokens} * 2 * (3 * (16 + 8) + 20)) << "no more than the heads that were asked for";
+  EXPECT_LE(bytes, uint64_t{kHedgedTokens} * 2 * (3 * (16 + 8) + 20)) << "no more than the heads that were asked for";
 }
 
 TEST_F(HedgedTransportTest, AChunkThatHasBegunIsNotMixedFromTwoEncodings) {
@@ -232,12 +233,12 @@ TEST_F(HedgedTransportTest, AReplicaThatFailsIsFollowedAtOnceAndThenAskedLast) {
   first_.Fail(Unavailable("away"));
   EXPECT_TRUE(Fetch(memory_).AllReady());
   EXPECT_EQ(hedged_->Counts().failed_over, 1u);
-  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {.deadline = kPlenty}).hits, 3u);
+  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kHedgedTokens), {.deadline = kHedgePatience}).hits, 3u);
   EXPECT_EQ(first_.begun(), 1u);
   EXPECT_EQ(second_.begun(), 2u);
   EXPECT_EQ(hedged_->Counts().failed_over, 1u);
   second_.Fail(Unavailable("away too"), 1);
-  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {.deadline = kPlenty}).stopped_by.reason,
+  EXPECT_EQ(client_->LookupPrefix(SomeTokens(kHedgedTokens), {.deadline = kHedgePatience}).stopped_by.reason,
             MissReason::kUnreachable);
   EXPECT_EQ(first_.begun(), 2u);
 }
@@ -269,12 +270,12 @@ TEST_F(HedgedTransportTest, HedgesStayWithinTheirBudget) {
 TEST_F(HedgedTransportTest, WhatIsDeletedIsGoneFromAllReplicas) {
   Connect(Patient());
   const std::vector<ChunkKey> keys = {chunks_[0].key, ChunkKey()};
-  const std::vector<absl::Status> deleted = client_->Delete(keys, kPlenty).value();
+  const std::vector<absl::Status> deleted = client_->Delete(keys, kHedgePatience).value();
   EXPECT_TRUE(deleted[0].ok()) << deleted[0];
   EXPECT_TRUE(absl::IsNotFound(deleted[1])) << deleted[1];
   for (const Replica& replica : replicas_) {
     const auto client = Client::Create(space_, MakeEmbeddedTransport(replica.store)).value();
-    EXPECT_EQ(client->LookupPrefix(SomeTokens(kTokens), {}).hits, 0u);
+    EXPECT_EQ(client->LookupPrefix(SomeTokens(kHedgedTokens), {}).hits, 0u);
   }
 }
 
@@ -292,10 +293,10 @@ TEST_F(HedgedTransportTest, ManyCallsAtOnceGetTheirOwnBytes) {
   for (int i = 0; i < 4; ++i) {
     engines.emplace_back([&] {
       for (int round = 0; round < 20; ++round) {
-        EngineMemory memory(space_, kTokens);
+        EngineMemory memory(space_, kHedgedTokens);
         EXPECT_TRUE(Fetch(memory, {.layer_major = round % 2 == 0}).AllReady());
         EXPECT_TRUE(memory == computed_);
-        EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {.deadline = kPlenty}).hits, 3u);
+        EXPECT_EQ(client_->LookupPrefix(SomeTokens(kHedgedTokens), {.deadline = kHedgePatience}).hits, 3u);
       }
     });
   }

@@ -13,8 +13,8 @@ namespace {
 
 using ::testing::Each;
 
-constexpr absl::Duration kPlenty = absl::Seconds(60);
-constexpr uint32_t kTokens = 4 * kChunkTokens;
+constexpr absl::Duration kPrefetchPatience = absl::Seconds(60);
+constexpr uint32_t kPrefetchTokens = 4 * kChunkTokens;
 
 class PrefetchTest : public NodeTest {
  protected:
@@ -42,7 +42,9 @@ class PrefetchTest : public NodeTest {
     client_ = Client::Create(tiny_, MakeRemoteTransport(server_->endpoint().ToString())).value();
   }
 
-  PrefetchCounts Prefetch(std::span<const ChunkRef> chunks) { return client_->Prefetch(chunks, kPlenty).value(); }
+  PrefetchCounts Prefetch(std::span<const ChunkRef> chunks) {
+    return client_->Prefetch(chunks, kPrefetchPatience).value();
+  }
 
   // Until all of `chunks` are in memory: prefetching is the one thing that changes here.
   void AwaitInMemory(std::span<const ChunkRef> chunks) {
@@ -67,8 +69,8 @@ class PrefetchTest : public NodeTest {
   }
 
   void ExpectFetchedFromMemory() {
-    EngineMemory memory(tiny_, kTokens);
-    const FetchReport report = client_->Fetch(chunks_, memory.view(), {.deadline = kPlenty}).value();
+    EngineMemory memory(tiny_, kPrefetchTokens);
+    const FetchReport report = client_->Fetch(chunks_, memory.view(), {.deadline = kPrefetchPatience}).value();
     EXPECT_TRUE(report.AllReady());
     for (const ChunkOutcome& chunk : report.chunks) EXPECT_EQ(chunk.tier, TierKind::kMemory);
     EXPECT_TRUE(memory == computed_);
@@ -77,8 +79,8 @@ class PrefetchTest : public NodeTest {
   Gate gate_;  // outlives the node
   const testing::TempDir dir_;
   const KvSpace tiny_ = TinySpace();
-  const std::vector<ChunkRef> chunks_ = Chain(tiny_, kTokens);
-  const EngineMemory computed_ = EngineMemory::WithKv(tiny_, kTokens);
+  const std::vector<ChunkRef> chunks_ = Chain(tiny_, kPrefetchTokens);
+  const EngineMemory computed_ = EngineMemory::WithKv(tiny_, kPrefetchTokens);
   std::unique_ptr<Client> client_;
 };
 
@@ -125,8 +127,8 @@ TEST_F(PrefetchTest, PrefetchesLeaveWorkersToOthers) {
   EXPECT_EQ(Prefetch(chunks_).coming, 4u);
   gate_.AwaitArrival();
   // Another worker is there for this.
-  EngineMemory memory(tiny_, kTokens);
-  EXPECT_TRUE(client_->Fetch(chunks_, memory.view(), {.deadline = kPlenty}).value().AllReady());
+  EngineMemory memory(tiny_, kPrefetchTokens);
+  EXPECT_TRUE(client_->Fetch(chunks_, memory.view(), {.deadline = kPrefetchPatience}).value().AllReady());
   gate_.Open();
 }
 

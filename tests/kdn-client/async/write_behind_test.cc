@@ -20,7 +20,7 @@ using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr uint32_t kTokens = 4 * kChunkTokens + 5;  // four whole chunks and a short one
+constexpr uint32_t kWrittenTokens = 4 * kChunkTokens + 5;  // four whole chunks and a short one
 constexpr size_t kChunks = 5;
 
 class WriteBehindTest : public testing::Test {
@@ -44,7 +44,7 @@ class WriteBehindTest : public testing::Test {
   static std::vector<absl::StatusCode> Once(absl::StatusCode code) { return {code}; }
 
   void ExpectHeld(const EngineMemory& expected) {
-    EngineMemory fetched(space_, kTokens);
+    EngineMemory fetched(space_, kWrittenTokens);
     EXPECT_TRUE(client_->Fetch(chunks_, fetched.view(), {}).value().AllReady());
     EXPECT_TRUE(fetched == expected);
   }
@@ -58,8 +58,8 @@ class WriteBehindTest : public testing::Test {
   const std::shared_ptr<TieredStore> store_ = TieredStore::Open({}).value();
   const std::shared_ptr<HeldTransport> held_ = std::make_shared<HeldTransport>(MakeEmbeddedTransport(store_));
   const std::shared_ptr<Client> client_ = Client::Create(space_, held_).value();
-  const std::vector<ChunkRef> chunks_ = Chain(space_, kTokens);
-  const EngineMemory computed_ = EngineMemory::WithKv(space_, kTokens);
+  const std::vector<ChunkRef> chunks_ = Chain(space_, kWrittenTokens);
+  const EngineMemory computed_ = EngineMemory::WithKv(space_, kWrittenTokens);
   const uint64_t chunk_bytes_ = KvStage::BytesOf(space_, chunks_[0]);
   Mutex mu_;
   std::map<ChunkKey, std::vector<absl::StatusCode>> results_ ABSL_GUARDED_BY(mu_);
@@ -69,7 +69,7 @@ TEST_F(WriteBehindTest, TheEngineMayOverwriteItsMemoryOnceOfferHasReturned) {
   WriteBehind stores(client_, Options());
   held_->Hold();
   {
-    EngineMemory memory = EngineMemory::WithKv(space_, kTokens);
+    EngineMemory memory = EngineMemory::WithKv(space_, kWrittenTokens);
     ASSERT_EQ(stores.Offer(chunks_, memory.view(), {}).value(), kChunks);
     for (size_t layer = 0; layer < 4; ++layer) {
       std::ranges::fill(memory.k(layer), uint8_t{0xEE});
@@ -92,10 +92,10 @@ TEST_F(WriteBehindTest, AnyLayoutIsCopied) {
     SCOPED_TRACE(kind.Name());
     space.tenant_salt = kind.Name();
     const std::shared_ptr<Client> client = Client::Create(space, held_).value();
-    const std::vector<ChunkRef> chunks = Chain(space, kTokens);
-    KvMemory memory(space, kind, kTokens);
+    const std::vector<ChunkRef> chunks = Chain(space, kWrittenTokens);
+    KvMemory memory(space, kind, kWrittenTokens);
     memory.FillWithNoise(space, 3);
-    KvMemory fetched(space, kind, kTokens);
+    KvMemory fetched(space, kind, kWrittenTokens);
     fetched.CopyFrom(space, memory, 0, 0);
     WriteBehind stores(client, Options());
     ASSERT_EQ(stores.Offer(chunks, memory.layout(), {}).value(), kChunks);
@@ -106,10 +106,10 @@ TEST_F(WriteBehindTest, AnyLayoutIsCopied) {
 }
 
 TEST_F(WriteBehindTest, MemoryOfAnotherTypeIsRoundedOnce) {
-  KvMemory memory(space_, {.dtype = DType::kF32}, kTokens);
+  KvMemory memory(space_, {.dtype = DType::kF32}, kWrittenTokens);
   memory.FillWithNoise(space_, 3);
   ASSERT_EQ(client_->Store(chunks_, memory.layout(), {}).value().Stored(), kChunks);
-  EngineMemory direct(space_, kTokens);
+  EngineMemory direct(space_, kWrittenTokens);
   ASSERT_TRUE(client_->Fetch(chunks_, direct.view(), {}).value().AllReady());
   for (const ChunkRef& chunk : chunks_) ASSERT_TRUE(store_->Delete(client_->space_id(), chunk.key).ok());
   WriteBehind stores(client_, Options());
@@ -278,7 +278,7 @@ TEST_F(WriteBehindTest, DestructionGoesOnStoringAsLongAsItIsTold) {
 
 TEST_F(WriteBehindTest, MisuseIsAnErrorAndCountsNothing) {
   WriteBehind stores(client_, Options());
-  EngineMemory small(space_, kTokens - 1);
+  EngineMemory small(space_, kWrittenTokens - 1);
   EXPECT_THAT(stores.Offer(chunks_, small.view(), {}).status().ToString(), HasSubstr("INVALID_ARGUMENT: chunk 4"));
   EXPECT_THAT(stores.Offer(chunks_, computed_.view(), {.codec = "nonesuch"}).status().ToString(),
               HasSubstr("nonesuch"));

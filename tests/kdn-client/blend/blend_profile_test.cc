@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "storage/base/status.h"
+#include "tests/kdn-client/blend/error_of.h"
 
 namespace kdn {
 namespace {
@@ -48,11 +49,6 @@ std::string Replaced(std::string text, const std::string& what, const std::strin
   const size_t at = text.find(what);
   EXPECT_NE(at, std::string::npos) << what;
   return text.replace(at, what.size(), by);
-}
-
-std::string ErrorOf(const absl::Status& status) {
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  return std::string(status.message());
 }
 
 class BlendProfileFileTest : public ::testing::Test {

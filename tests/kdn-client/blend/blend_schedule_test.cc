@@ -7,15 +7,12 @@
 #include <limits>
 #include <random>
 
+#include "tests/kdn-client/blend/error_of.h"
+
 namespace kdn {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::string ErrorOf(const absl::Status& status) {
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  return std::string(status.message());
-}
 
 TEST(BlendScheduleTest, ReadsEveryForm) {
   const BlendSchedule gradual = {.policy = BlendPolicy::kDeviation,

@@ -19,7 +19,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr uint32_t kLayers = 4;
+constexpr uint32_t kSourceLayers = 4;
 
 // Loses one chunk of every fetch after so many slabs of it, or holds up the fetch until it is told to go on.
 class TroubledTransport final : public ForwardingTransport {
@@ -120,7 +120,7 @@ class SegmentSourceTest : public ::testing::Test {
     return MessageOf(SegmentSource::Start(*client_, tokens_, segments, memory.layout(), {}).status());
   }
 
-  const KvSpace space_ = ToySpace(kLayers);
+  const KvSpace space_ = ToySpace(kSourceLayers);
   std::shared_ptr<TroubledTransport> transport_;
   std::unique_ptr<Client> client_;
   std::vector<Token> tokens_;
@@ -129,11 +129,11 @@ class SegmentSourceTest : public ::testing::Test {
       {.begin = 0, .tokens = 16}, {.begin = 16, .tokens = 20}, {.begin = 38, .tokens = 19}};
 };
 
-BlendSchedule At(uint32_t layer, double ratio) { return {.checks = {{.layer = layer, .ratio = ratio}}}; }
+BlendSchedule CheckedAt(uint32_t layer, double ratio) { return {.checks = {{.layer = layer, .ratio = ratio}}}; }
 
 TEST_F(SegmentSourceTest, BlendsWhatIsHeld) {
   StoreSegments();
-  const Result all = Run(At(1, 1.0));
+  const Result all = Run(CheckedAt(1, 1.0));
   EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
   EXPECT_EQ(all.loaded.chunks, 8u);
   EXPECT_EQ(all.loaded.held, 8u);
@@ -143,21 +143,22 @@ TEST_F(SegmentSourceTest, BlendsWhatIsHeld) {
   EXPECT_EQ(all.report.reused_tokens, 39u);
   EXPECT_EQ(all.report.fresh_tokens, 5u);
 
-  const Result some = Run(At(1, 0.2));
+  const Result some = Run(CheckedAt(1, 0.2));
   EXPECT_THAT(some.report.kept, ElementsAre(39, 8, 8, 8));
   EXPECT_GT(DistanceToFullPrefill(some.output), 1e-5);
-  EXPECT_LT(some.loaded.raw_bytes, Run(At(0, 0.2)).loaded.raw_bytes) << "layers before the check are not fetched";
+  EXPECT_LT(some.loaded.raw_bytes, Run(CheckedAt(0, 0.2)).loaded.raw_bytes)
+      << "layers before the check are not fetched";
 }
 
 TEST_F(SegmentSourceTest, WhatIsNotHeldIsComputed) {
-  const Result nothing = Run(At(1, 0.0));
+  const Result nothing = Run(CheckedAt(1, 0.0));
   EXPECT_LT(DistanceToFullPrefill(nothing.output), 1e-5);
   EXPECT_EQ(nothing.loaded.held, 0u);
   EXPECT_EQ(nothing.loaded.misses.size(), 8u);
   EXPECT_EQ(nothing.report.fresh_tokens, 60u);
 
   StoreSegment(segments_[0]);
-  const Result front = Run(At(1, 0.0));
+  const Result front = Run(CheckedAt(1, 0.0));
   EXPECT_LT(DistanceToFullPrefill(front.output), 1e-5);
   EXPECT_EQ(front.report.exact_tokens, 60u);
   EXPECT_EQ(front.report.fresh_tokens, 44u);
@@ -167,7 +168,7 @@ TEST_F(SegmentSourceTest, AChunkOfTheFrontThatIsMissingIsComputedAndTheRestIsExa
   StoreSegment(segments_[0]);
   const auto chunks = ChunkChain(client_->space_id(), space_.chunk_tokens, std::span(tokens_).first(16)).value();
   ASSERT_TRUE(client_->Delete(std::vector{chunks[0].key}, absl::Seconds(5)).value()[0].ok());
-  const Result result = Run(At(1, 0.0));
+  const Result result = Run(CheckedAt(1, 0.0));
   EXPECT_LT(DistanceToFullPrefill(result.output), 1e-5);
   EXPECT_EQ(result.loaded.used, 1u);
   EXPECT_EQ(result.report.fresh_tokens, 52u);
@@ -182,10 +183,10 @@ TEST_F(SegmentSourceTest, AChunkThatIsLostOnTheWayIsComputed) {
         .key;
   };
   for (const ChunkKey& key : {of(0, 1), of(1, 0), of(2, 2)}) {
-    for (uint32_t slabs = 0; slabs < 2 * kLayers; ++slabs) {
+    for (uint32_t slabs = 0; slabs < 2 * kSourceLayers; ++slabs) {
       transport_->lost = key;
       transport_->slabs_before_loss = slabs;
-      const Result all = Run(At(0, 1.0));
+      const Result all = Run(CheckedAt(0, 1.0));
       EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5) << slabs;
       EXPECT_EQ(all.report.missing.size(), 1u);
       ASSERT_EQ(all.loaded.misses.size(), 1u);
@@ -198,7 +199,7 @@ TEST_F(SegmentSourceTest, AChunkThatIsLostOnTheWayIsComputed) {
 TEST_F(SegmentSourceTest, AStalledLinkEndsWithTheDeadlineAndAllIsComputed) {
   StoreSegments();
   transport_->stalled = true;
-  const Result result = Run(At(1, 0.0), absl::Milliseconds(30));
+  const Result result = Run(CheckedAt(1, 0.0), absl::Milliseconds(30));
   EXPECT_LT(DistanceToFullPrefill(result.output), 1e-5);
   EXPECT_EQ(result.loaded.used, 0u);
   EXPECT_EQ(result.report.fresh_tokens, 60u);
@@ -216,7 +217,7 @@ TEST_F(SegmentSourceTest, ASourceThatIsDroppedStopsFetching) {
 TEST_F(SegmentSourceTest, TheLastTokenIsComputedEvenWhereItIsHeld) {
   StoreSegments();
   tokens_.resize(57);  // the third segment ends with the prompt
-  const Result result = Run(At(0, 0.0));
+  const Result result = Run(CheckedAt(0, 0.0));
   EXPECT_EQ(result.report.fresh_tokens, 3u) << "the gap of two, and the last one";
   EXPECT_EQ(result.loaded.used, 8u);
 }
@@ -238,14 +239,14 @@ TEST_F(SegmentSourceTest, OfAPieceItsPartsOfChunksAreReused) {
   std::copy_n(tokens_.begin() + 18, 36, sequence.begin() + 5);
   StoreTokens(sequence);
   segments_ = {segments_[0], {.begin = 18, .tokens = 36, .stored = sequence, .source = 5}};
-  const Result all = Run(At(1, 1.0));
+  const Result all = Run(CheckedAt(1, 1.0));
   EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
   EXPECT_EQ(all.loaded.chunks, 2u + 5u);
   EXPECT_EQ(all.loaded.used, 2u + 5u);
   EXPECT_EQ(all.report.exact_tokens, 18u) << "the tokens before the piece are computed from exact ones";
   EXPECT_EQ(all.report.reused_tokens, 35u);
   EXPECT_EQ(all.report.fresh_tokens, 9u);
-  EXPECT_THAT(Run(At(1, 0.2)).report.kept, ElementsAre(35, 7, 7, 7));
+  EXPECT_THAT(Run(CheckedAt(1, 0.2)).report.kept, ElementsAre(35, 7, 7, 7));
 }
 
 TEST_F(SegmentSourceTest, APieceThatStandsEarlierThanItWasStoredIsMovedAndNotCalledExact) {
@@ -253,11 +254,11 @@ TEST_F(SegmentSourceTest, APieceThatStandsEarlierThanItWasStoredIsMovedAndNotCal
   sequence.insert(sequence.end(), tokens_.begin(), tokens_.begin() + 16);
   StoreTokens(sequence);
   segments_ = {{.begin = 0, .tokens = 16, .stored = sequence, .source = 24}};
-  const Result all = Run(At(1, 1.0));
+  const Result all = Run(CheckedAt(1, 1.0));
   EXPECT_LT(DistanceToFullPrefill(all.output), 1e-5);
   EXPECT_EQ(all.loaded.used, 2u);
   EXPECT_EQ(all.report.exact_tokens, 0u);
-  EXPECT_GT(DistanceToFullPrefill(Run(At(1, 0.0)).output), 1e-5) << "as it was computed after other tokens";
+  EXPECT_GT(DistanceToFullPrefill(Run(CheckedAt(1, 0.0)).output), 1e-5) << "as it was computed after other tokens";
 }
 
 TEST_F(SegmentSourceTest, APieceThatIsNotWhatItSaysIsRefused) {

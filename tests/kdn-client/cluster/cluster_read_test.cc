@@ -23,9 +23,9 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
 
-constexpr absl::Duration kPlenty = absl::Seconds(60);
+constexpr absl::Duration kReadPatience = absl::Seconds(60);
 constexpr uint32_t kWhole = 12;  // chunks; enough that every pair of three nodes owns some of them
-constexpr uint32_t kTokens = kWhole * kChunkTokens + 5;
+constexpr uint32_t kReadTokens = kWhole * kChunkTokens + 5;
 
 // Nobody is asked because of a delay, and who failed is not asked first again.
 ClusterTransportOptions Patient() { return {.hedge = {.delay = absl::Hours(1)}, .rest = absl::InfiniteDuration()}; }
@@ -40,20 +40,20 @@ class ClusterReadTest : public testing::Test {
   }
   void StoreAll(const std::string& codec = "zstd") {
     const auto client = Client::Create(space_, cluster_.Connect({})).value();
-    ASSERT_EQ(client->Store(chunks_, computed_.view(), {.deadline = kPlenty, .codec = codec}).value().Stored(),
+    ASSERT_EQ(client->Store(chunks_, computed_.view(), {.deadline = kReadPatience, .codec = codec}).value().Stored(),
               chunks_.size());
   }
   FetchReport Fetch(EngineMemory& memory, FetchOptions options = {}) {
-    if (options.deadline == FetchOptions().deadline) options.deadline = kPlenty;
+    if (options.deadline == FetchOptions().deadline) options.deadline = kReadPatience;
     return client_->Fetch(chunks_, memory.view(), options).value();
   }
-  PrefixHit Lookup() { return client_->LookupPrefix(SomeTokens(kTokens), {.deadline = kPlenty}); }
+  PrefixHit Lookup() { return client_->LookupPrefix(SomeTokens(kReadTokens), {.deadline = kReadPatience}); }
   // That everything is found, and comes as it was stored.
   void ExpectAll(const std::string& trace = "") {
     SCOPED_TRACE(trace);
     EXPECT_EQ(Lookup().hits, kWhole);
     for (const bool layer_major : {false, true}) {
-      EngineMemory memory(space_, kTokens);
+      EngineMemory memory(space_, kReadTokens);
       EXPECT_THAT(Reasons(Fetch(memory, {.layer_major = layer_major})), Each(MissReason::kNone));
       EXPECT_TRUE(memory == computed_);
     }
@@ -67,8 +67,8 @@ class ClusterReadTest : public testing::Test {
   TestCluster cluster_{{.nodes = 3, .replicas = 2}};
   const KvSpace space_ = TinySpace();
   const SpaceId id_ = ComputeSpaceId(space_).value();
-  const std::vector<ChunkRef> chunks_ = Chain(space_, kTokens);
-  const EngineMemory computed_ = EngineMemory::WithKv(space_, kTokens);
+  const std::vector<ChunkRef> chunks_ = Chain(space_, kReadTokens);
+  const EngineMemory computed_ = EngineMemory::WithKv(space_, kReadTokens);
   std::shared_ptr<ClusterTransport> transport_;
   std::unique_ptr<Client> client_;
 };
@@ -98,8 +98,8 @@ TEST_F(ClusterReadTest, FetchesSayWhetherALookupFoundTheirChunksWhereverItWent) 
   Connect(options);
   const auto expect_all = [&](bool marked) {
     marks->at(0) = marks->at(1) = 0;
-    EngineMemory memory(space_, kTokens);
-    const auto report = client_->Fetch(std::span(chunks_).first(kWhole), memory.view(), {.deadline = kPlenty});
+    EngineMemory memory(space_, kReadTokens);
+    const auto report = client_->Fetch(std::span(chunks_).first(kWhole), memory.view(), {.deadline = kReadPatience});
     EXPECT_THAT(Reasons(report.value()), Each(MissReason::kNone));
     EXPECT_GT(marks->at(marked ? 1 : 0), 0);
     EXPECT_EQ(marks->at(marked ? 0 : 1), 0);
@@ -156,10 +156,10 @@ TEST_F(ClusterReadTest, TheOnlyReaderThatIsAwayMissesItsOwnChunksAlone) {
   cluster_.node("b").transport->Fail(Unavailable("connection refused"));
   for (const ClusterTransportOptions& options : {Patient(), Unhedged()}) {
     Connect(options);
-    EngineMemory memory(space_, kTokens);
+    EngineMemory memory(space_, kReadTokens);
     const FetchReport report = Fetch(memory);
     const auto found = transport_->Lookup(id_, std::vector{chunks_[0].key, chunks_[1].key, chunks_[2].key},
-                                          Fidelity::kExact, absl::Now() + kPlenty);
+                                          Fidelity::kExact, absl::Now() + kReadPatience);
     for (size_t i = 0; i < chunks_.size(); ++i) {
       const std::vector<std::string> owners = cluster_.OwnersOf(chunks_[i].key);
       const bool lost = std::ranges::count(owners, "c") == 0;
@@ -185,7 +185,7 @@ TEST_F(ClusterReadTest, WhatANodeThatBreaksOffHasNotSentComesFromTheOtherReaders
           SCOPED_TRACE(parts);
           Connect(hedged ? Patient() : Unhedged());
           cluster_.node("a").transport->BreakAfter(parts);
-          EngineMemory memory(space_, kTokens);
+          EngineMemory memory(space_, kReadTokens);
           std::vector<uint32_t> layers;
           const FetchReport report =
               Fetch(memory, {.layer_major = layer_major, .on_layer = [&](uint32_t layer) { layers.push_back(layer); }});
@@ -215,7 +215,7 @@ TEST_F(ClusterReadTest, ChunksGoOnFromNodeToNodeAsLongAsOneIsLeft) {
         Connect(hedged ? Patient() : Unhedged());
         cluster_.node("a").transport->BreakAfter(parts);
         cluster_.node("b").transport->BreakAfter(parts + 2);
-        EngineMemory memory(space_, kTokens);
+        EngineMemory memory(space_, kReadTokens);
         EXPECT_THAT(Reasons(Fetch(memory, {.layer_major = layer_major})), Each(MissReason::kNone)) << parts;
         EXPECT_TRUE(memory == computed_);
       }
@@ -246,7 +246,7 @@ TEST_F(ClusterReadTest, ALoserCannotWriteOnceTheFetchHasReturned) {
   Connect(Eager());
   HeldTransport& slow = *cluster_.node("b").transport;
   slow.Hold(/*stubborn=*/true);
-  EngineMemory memory(space_, kTokens);
+  EngineMemory memory(space_, kReadTokens);
   size_t fetches = 0;
   while (slow.begun() == 0) {  // until the dice have chosen it
     EXPECT_TRUE(Fetch(memory).AllReady());
@@ -269,9 +269,9 @@ TEST_F(ClusterReadTest, AFetchEndsInTimeAndWhenItIsCancelled) {
   for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->Hold();
   for (const ClusterTransportOptions& options : {Patient(), Unhedged(), Eager()}) {
     Connect(options);
-    EngineMemory memory(space_, kTokens);
+    EngineMemory memory(space_, kReadTokens);
     EXPECT_THAT(Reasons(Fetch(memory, {.deadline = absl::Milliseconds(20)})), Each(MissReason::kDeadline));
-    EXPECT_EQ(client_->LookupPrefix(SomeTokens(kTokens), {.deadline = absl::Milliseconds(20)}).stopped_by.reason,
+    EXPECT_EQ(client_->LookupPrefix(SomeTokens(kReadTokens), {.deadline = absl::Milliseconds(20)}).stopped_by.reason,
               MissReason::kDeadline);
     Cancellation cancel;
     const size_t begun = Begun();
@@ -281,7 +281,7 @@ TEST_F(ClusterReadTest, AFetchEndsInTimeAndWhenItIsCancelled) {
     });
     EXPECT_THAT(Reasons(Fetch(memory, {.cancel = &cancel})), Each(MissReason::kCancelled));
     caller.join();
-    for (size_t layer = 0; layer < 4; ++layer) EXPECT_TRUE(memory.IsZero(layer, 0, kTokens));
+    for (size_t layer = 0; layer < 4; ++layer) EXPECT_TRUE(memory.IsZero(layer, 0, kReadTokens));
   }
   for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->Open();
 }
@@ -307,7 +307,7 @@ TEST_F(ClusterReadTest, WhatNobodyHoldsIsNotFoundAfterAllReadersWereAsked) {
   EXPECT_EQ(hit.hits, 0u);
   EXPECT_EQ(hit.stopped_by.reason, MissReason::kNotFound);
   EXPECT_LE(Begun(), 6u) << "two rounds, to three nodes each";
-  EngineMemory memory(space_, kTokens);
+  EngineMemory memory(space_, kReadTokens);
   EXPECT_THAT(Reasons(Fetch(memory)), Each(MissReason::kNotFound));
   Connect(Patient());
   EXPECT_THAT(Reasons(Fetch(memory)), Each(MissReason::kNotFound));
@@ -378,7 +378,7 @@ TEST_F(ClusterReadTest, NodesOfTheOwnZoneAreAskedFirst) {
   const size_t before_a = cluster_.node("a").transport->begun();
   const size_t before = Begun();
   for (int i = 0; i < 8; ++i) {
-    ASSERT_TRUE(transport_->Lookup(id_, of_a, Fidelity::kExact, absl::Now() + kPlenty).ok());
+    ASSERT_TRUE(transport_->Lookup(id_, of_a, Fidelity::kExact, absl::Now() + kReadPatience).ok());
   }
   EXPECT_EQ(cluster_.node("a").transport->begun() - before_a, 8u);
   EXPECT_EQ(Begun() - before, 8u);
@@ -404,7 +404,7 @@ TEST_F(ClusterReadTest, AnExtraHolderOfAHotChunkIsAskedLikeAnOwner) {
   options.zone = "near";
   Connect(options);
   const size_t before = cluster_.node("a").transport->begun();
-  ASSERT_TRUE(transport_->Lookup(id_, std::vector{hot->key}, Fidelity::kExact, absl::Now() + kPlenty).ok());
+  ASSERT_TRUE(transport_->Lookup(id_, std::vector{hot->key}, Fidelity::kExact, absl::Now() + kReadPatience).ok());
   EXPECT_EQ(cluster_.node("a").transport->begun(), before + 1);
   ExpectAll();
 }
@@ -420,8 +420,8 @@ TEST_F(ClusterReadTest, TheReaderThatIsLessBusyIsChosen) {
     first.Hold();
     second.Hold();
     const auto fetch = [&] {
-      EngineMemory memory(space_, kTokens);
-      EXPECT_TRUE(client_->Fetch(one, memory.view(), {.deadline = kPlenty})->AllReady());
+      EngineMemory memory(space_, kReadTokens);
+      EXPECT_TRUE(client_->Fetch(one, memory.view(), {.deadline = kReadPatience})->AllReady());
     };
     // The chunk's home is asked while it is no more than twice as dear: with two calls under way it is.
     const size_t begun_first = first.begun();
@@ -452,7 +452,7 @@ TEST_F(ClusterReadTest, TheChunksOfAPromptAreAskedFromItsNodesAtOnceAndSpreadEve
       before[id] = cluster_.node(id).transport->begun();
       cluster_.node(id).transport->Hold();
     }
-    EngineMemory memory(space_, kTokens);
+    EngineMemory memory(space_, kReadTokens);
     std::thread fetching([&] { EXPECT_TRUE(Fetch(memory).AllReady()); });
     for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->AwaitBegun(before[id] + 1);
     for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->Open();
@@ -471,7 +471,7 @@ TEST_F(ClusterReadTest, NoMoreNodesAreTalkedToAtOnceThanAllowed) {
   Connect(options);
   const size_t before = Begun();
   for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->Hold();
-  EngineMemory memory(space_, kTokens);
+  EngineMemory memory(space_, kReadTokens);
   EXPECT_THAT(Reasons(Fetch(memory, {.deadline = absl::Milliseconds(20)})), Each(MissReason::kDeadline));
   EXPECT_GE(Begun() - before, 1u);
   for (const std::string& id : cluster_.ids()) cluster_.node(id).transport->Open();
@@ -500,7 +500,7 @@ TEST_F(ClusterReadTest, ASinkForOneThreadGetsTheNodesOneAfterAnother) {
   } sink(chunks_.size());
   std::vector<ChunkKey> keys;
   for (const ChunkRef& chunk : chunks_) keys.push_back(chunk.key);
-  EXPECT_EQ(transport_->Fetch({.space = id_, .keys = keys}, absl::Now() + kPlenty, sink), absl::OkStatus());
+  EXPECT_EQ(transport_->Fetch({.space = id_, .keys = keys}, absl::Now() + kReadPatience, sink), absl::OkStatus());
   EXPECT_THAT(sink.bytes, Each(testing::Gt(0u)));
   EXPECT_EQ(transport_->Counts().node_calls, 3u);
 }
@@ -509,7 +509,7 @@ TEST_F(ClusterReadTest, WithoutATopologyEveryCallSaysWhy) {
   cluster_.source->Set(nullptr);
   cluster_.source->SetHealth(Unavailable("no placement daemon has answered yet"));
   Connect({});
-  const absl::Time deadline = absl::Now() + kPlenty;
+  const absl::Time deadline = absl::Now() + kReadPatience;
   const std::vector<ChunkKey> keys = {chunks_[0].key};
   const std::vector<absl::Status> statuses = {
       transport_->Lookup(id_, keys, Fidelity::kExact, deadline).status(),
@@ -522,7 +522,7 @@ TEST_F(ClusterReadTest, WithoutATopologyEveryCallSaysWhy) {
     EXPECT_TRUE(absl::IsUnavailable(status));
     EXPECT_THAT(MessageOf(status), HasSubstr("no placement daemon has answered yet"));
   }
-  EngineMemory memory(space_, kTokens);
+  EngineMemory memory(space_, kReadTokens);
   EXPECT_THAT(Reasons(Fetch(memory)), Each(MissReason::kUnreachable));
   EXPECT_EQ(client_->Store(chunks_, computed_.view(), {}).value().Stored(), 0u);
 }
@@ -543,7 +543,7 @@ TEST_F(ClusterReadTest, APartitionWithoutANodeThatIsUpIsNamed) {
   EXPECT_EQ(hit.stopped_by.reason, MissReason::kUnreachable);
   const std::string partition = std::to_string(cluster_.topology()->PartitionOf(chunks_[0].key));
   EXPECT_THAT(hit.stopped_by.detail, HasSubstr("partition " + partition));
-  EngineMemory memory(space_, kTokens);
+  EngineMemory memory(space_, kReadTokens);
   EXPECT_THAT(Reasons(Fetch(memory)), Each(MissReason::kUnreachable));
 }
 

@@ -18,8 +18,8 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kPlenty = absl::Seconds(60);
-constexpr uint32_t kTokens = 12 * kChunkTokens + 5;
+constexpr absl::Duration kWritePatience = absl::Seconds(60);
+constexpr uint32_t kWrittenTokens = 12 * kChunkTokens + 5;
 
 class ClusterWriteTest : public testing::Test {
  protected:
@@ -28,7 +28,7 @@ class ClusterWriteTest : public testing::Test {
     transport_ = cluster_.Connect(options);
     client_ = Client::Create(space_, transport_).value();
   }
-  StoreReport Store(Ack ack, absl::Duration deadline = kPlenty) {
+  StoreReport Store(Ack ack, absl::Duration deadline = kWritePatience) {
     return client_->Store(chunks_, computed_.view(), {.deadline = deadline, .ack = ack}).value();
   }
   HeldTransport& node(const std::string& id) { return *cluster_.node(id).transport; }
@@ -51,8 +51,8 @@ class ClusterWriteTest : public testing::Test {
   TestCluster cluster_{{.nodes = 3, .replicas = 2}};
   const KvSpace space_ = TinySpace();
   const SpaceId id_ = ComputeSpaceId(space_).value();
-  const std::vector<ChunkRef> chunks_ = Chain(space_, kTokens);
-  const EngineMemory computed_ = EngineMemory::WithKv(space_, kTokens);
+  const std::vector<ChunkRef> chunks_ = Chain(space_, kWrittenTokens);
+  const EngineMemory computed_ = EngineMemory::WithKv(space_, kWrittenTokens);
   std::shared_ptr<ClusterTransport> transport_;
   std::unique_ptr<Client> client_;
 };
@@ -178,9 +178,9 @@ TEST_F(ClusterWriteTest, DeleteReachesAllThatMayHoldTheChunk) {
   cluster_.Publish();
   EXPECT_EQ(Store(Ack::kMemory).Stored(), chunks_.size());
   EXPECT_EQ(HeldCopies(), 3 * chunks_.size());
-  EXPECT_THAT(client_->Delete(Keys(), kPlenty).value(), Each(absl::OkStatus()));
+  EXPECT_THAT(client_->Delete(Keys(), kWritePatience).value(), Each(absl::OkStatus()));
   EXPECT_EQ(HeldCopies(), 0u);
-  EXPECT_THAT(client_->Delete(Keys(), kPlenty).value(),
+  EXPECT_THAT(client_->Delete(Keys(), kWritePatience).value(),
               Each(testing::Property(&absl::Status::code, absl::StatusCode::kNotFound)));
 }
 
@@ -188,7 +188,7 @@ TEST_F(ClusterWriteTest, DeleteFailsWhereAHolderCannotBeReached) {
   EXPECT_EQ(Store(Ack::kMemory).Stored(), chunks_.size());
   cluster_.info("a").state = NodeState::kDown;
   cluster_.Publish();
-  const std::vector<absl::Status> deleted = client_->Delete(Keys(), kPlenty).value();
+  const std::vector<absl::Status> deleted = client_->Delete(Keys(), kWritePatience).value();
   for (size_t i = 0; i < chunks_.size(); ++i) {
     EXPECT_EQ(deleted[i].code(), OwnedBy(chunks_[i], "a") ? absl::StatusCode::kUnavailable : absl::StatusCode::kOk);
     for (const char* id : {"b", "c"}) EXPECT_FALSE(cluster_.node(id).Holds(id_, chunks_[i].key));
@@ -210,7 +210,7 @@ TEST_F(ClusterWriteTest, DeleteFailsWhereAHolderCannotBeReached) {
     return address == "a:7401" ? std::make_shared<Away>(to) : to;
   };
   Connect(options);
-  const std::vector<absl::Status> again = client_->Delete(Keys(), kPlenty).value();
+  const std::vector<absl::Status> again = client_->Delete(Keys(), kWritePatience).value();
   for (size_t i = 0; i < chunks_.size(); ++i) {
     EXPECT_EQ(again[i].code(), OwnedBy(chunks_[i], "a") ? absl::StatusCode::kUnavailable : absl::StatusCode::kOk);
     if (OwnedBy(chunks_[i], "a")) {
@@ -226,18 +226,18 @@ TEST_F(ClusterWriteTest, OneLeaseStandsForThoseOfAllNodes) {
     for (const std::string& id : cluster_.ids()) held += cluster_.node(id).store->Stats().leases;
     return held;
   };
-  const Lease lease = client_->Pin(Keys(), absl::Minutes(1), kPlenty).value();
+  const Lease lease = client_->Pin(Keys(), absl::Minutes(1), kWritePatience).value();
   EXPECT_EQ(lease.pinned, chunks_.size());
   EXPECT_LE(lease.expires, absl::Now() + absl::Minutes(1));
   EXPECT_EQ(leases(), 3u);
-  EXPECT_EQ(transport_->Stats(absl::Now() + kPlenty).value().pinned_chunks, chunks_.size());
+  EXPECT_EQ(transport_->Stats(absl::Now() + kWritePatience).value().pinned_chunks, chunks_.size());
 
-  const Lease other = client_->Pin(std::vector{chunks_[0].key}, absl::Minutes(1), kPlenty).value();
+  const Lease other = client_->Pin(std::vector{chunks_[0].key}, absl::Minutes(1), kWritePatience).value();
   EXPECT_NE(other.id, lease.id);
-  EXPECT_EQ(client_->Unpin(lease.id, kPlenty), absl::OkStatus());
+  EXPECT_EQ(client_->Unpin(lease.id, kWritePatience), absl::OkStatus());
   EXPECT_EQ(leases(), 1u);
-  EXPECT_EQ(client_->Unpin(lease.id, kPlenty).code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(client_->Unpin(other.id, kPlenty), absl::OkStatus());
+  EXPECT_EQ(client_->Unpin(lease.id, kWritePatience).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(client_->Unpin(other.id, kWritePatience), absl::OkStatus());
   EXPECT_EQ(leases(), 0u);
 }
 
@@ -260,30 +260,31 @@ TEST_F(ClusterWriteTest, PinAndPrefetchGoOnToTheOtherReadersWhenANodeIsAway) {
       return address.substr(0, 1) == away ? std::make_shared<Away>(to) : to;
     };
     Connect(options);
-    const Lease lease = client_->Pin(Keys(), absl::Minutes(1), kPlenty).value();
+    const Lease lease = client_->Pin(Keys(), absl::Minutes(1), kWritePatience).value();
     EXPECT_EQ(lease.pinned, chunks_.size());
-    EXPECT_EQ(client_->Unpin(lease.id, kPlenty), absl::OkStatus());
-    EXPECT_EQ(client_->Prefetch(chunks_, kPlenty).value().in_memory, chunks_.size());
+    EXPECT_EQ(client_->Unpin(lease.id, kWritePatience), absl::OkStatus());
+    EXPECT_EQ(client_->Prefetch(chunks_, kWritePatience).value().in_memory, chunks_.size());
   }
 }
 
 TEST_F(ClusterWriteTest, StatsAreThoseOfAllNodesThatAnswer) {
   EXPECT_EQ(Store(Ack::kMemory).Stored(), chunks_.size());
-  const StoreStats stats = transport_->Stats(absl::Now() + kPlenty).value();
+  const StoreStats stats = transport_->Stats(absl::Now() + kWritePatience).value();
   EXPECT_EQ(stats.memory.chunks, 2 * chunks_.size());
   EXPECT_EQ(stats.memory.budget_bytes, 3 * TieredStoreOptions().memory_bytes);
   cluster_.info("a").state = NodeState::kDown;
   cluster_.Publish();
-  EXPECT_EQ(transport_->Stats(absl::Now() + kPlenty).value().memory.budget_bytes,
+  EXPECT_EQ(transport_->Stats(absl::Now() + kWritePatience).value().memory.budget_bytes,
             2 * TieredStoreOptions().memory_bytes);
   for (const char* id : {"b", "c"}) cluster_.info(id).state = NodeState::kDown;
   cluster_.Publish();
-  EXPECT_TRUE(absl::IsUnavailable(transport_->Stats(absl::Now() + kPlenty).status()));
+  EXPECT_TRUE(absl::IsUnavailable(transport_->Stats(absl::Now() + kWritePatience).status()));
 }
 
 TEST_F(ClusterWriteTest, NoMoreChunksThanOneCallMayNameAreStored) {
   const std::vector<Chunk> too_many(kMaxChunksPerCall + 1);
-  EXPECT_TRUE(absl::IsInvalidArgument(transport_->Store(too_many, Ack::kMemory, absl::Now() + kPlenty).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(transport_->Store(too_many, Ack::kMemory, absl::Now() + kWritePatience).status()));
 }
 
 }  // namespace

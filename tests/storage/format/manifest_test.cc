@@ -113,11 +113,11 @@ TEST(ManifestTest, AnUnknownCodecIsRefusedByNumber) {
 }
 
 TEST(ManifestTest, WhatIsInconsistentIsNamed) {
-  struct Invalid {
+  struct Inconsistent {
     std::string names;
     std::function<void(Manifest&)> change;
   };
-  const std::vector<Invalid> cases = {
+  const std::vector<Inconsistent> cases = {
       {"space", [](Manifest& m) { m.space = {}; }},
       {"key", [](Manifest& m) { m.key = {}; }},
       {"0 tokens", [](Manifest& m) { m.tokens = 0; }},

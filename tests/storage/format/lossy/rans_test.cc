@@ -11,7 +11,7 @@
 namespace kdn {
 namespace {
 
-struct Coded {
+struct RansCoded {
   RansModel model;
   Bytes symbols;
   size_t rows;
@@ -19,10 +19,10 @@ struct Coded {
 };
 
 // Columns spread differently, each class with the distribution of its own symbols.
-Coded Encode(size_t rows, size_t columns, const std::vector<double>& spreads, uint32_t seed = 1) {
+RansCoded Encode(size_t rows, size_t columns, const std::vector<double>& spreads, uint32_t seed = 1) {
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
-  Coded coded;
+  RansCoded coded;
   coded.rows = rows;
   coded.symbols.resize(rows * columns);
   coded.model.distribution_of_column.resize(columns);
@@ -40,7 +40,7 @@ Coded Encode(size_t rows, size_t columns, const std::vector<double>& spreads, ui
   return coded;
 }
 
-absl::Status Decode(const Coded& coded, std::string_view payload, Bytes& symbols) {
+absl::Status Decode(const RansCoded& coded, std::string_view payload, Bytes& symbols) {
   symbols.assign(coded.symbols.size(), 0xA5);
   ByteReader in(AsBytes(payload));
   return RansDecode(coded.model, coded.rows, in, symbols.data());
@@ -49,7 +49,7 @@ absl::Status Decode(const Coded& coded, std::string_view payload, Bytes& symbols
 TEST(RansTest, SymbolsComeBackWhateverTheirSpread) {
   for (const size_t rows : {0u, 1u, 2u, 255u}) {
     for (const size_t columns : {32u, 64u, 544u}) {
-      const Coded coded = Encode(rows, columns, {0, 0.3, 2, 40, 300});
+      const RansCoded coded = Encode(rows, columns, {0, 0.3, 2, 40, 300});
       Bytes symbols;
       ASSERT_TRUE(Decode(coded, coded.payload, symbols).ok()) << rows << " x " << columns;
       EXPECT_EQ(symbols, coded.symbols);
@@ -58,7 +58,7 @@ TEST(RansTest, SymbolsComeBackWhateverTheirSpread) {
 }
 
 TEST(RansTest, TheSizeIsTheEntropyAndAConstantCostsNothing) {
-  const Coded coded = Encode(2000, 64, {3});
+  const RansCoded coded = Encode(2000, 64, {3});
   const double entropy = std::log2(3 * std::sqrt(2 * M_PI * M_E));
   const double head = 32 * 8;
   EXPECT_LT(static_cast<double>(coded.payload.size()) - head, 2000 * 64 * (entropy + 0.03) / 8);
@@ -66,7 +66,7 @@ TEST(RansTest, TheSizeIsTheEntropyAndAConstantCostsNothing) {
 }
 
 TEST(RansTest, TruncationsAndFlippedBitsAreRefused) {
-  const Coded coded = Encode(9, 64, {1, 5});
+  const RansCoded coded = Encode(9, 64, {1, 5});
   Bytes symbols;
   for (size_t n = 0; n < coded.payload.size(); ++n) {
     ASSERT_EQ(Decode(coded, std::string(coded.payload, 0, n), symbols).code(), absl::StatusCode::kDataLoss) << n;
