@@ -45,6 +45,12 @@ _kdnctl() {
     --speed) return ;;
     --engine) return ;;
     --out) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --layers) return ;;
+    --documents) return ;;
+    --question) return ;;
+    --prefill) return ;;
+    --from) return ;;
+    --latency) return ;;
   esac
   case $command in
     status) flags="--help -h" ;;
@@ -73,7 +79,7 @@ _kdnctl() {
     clear) flags="--help -h --space --under" ;;
     analytics) flags="--help -h --space --model --tenant --prefixes --duration --requests --sample --window" ;;
     replay) flags="--help -h --memory --disk --token-bytes --policy --prefill-rate --live --speed --threads --chunk-bytes --requests" ;;
-    blend) flags="--help -h --space --engine --out" ;;
+    blend) flags="--help -h --space --engine --out --layers --token-bytes --documents --question --prefill --from --latency" ;;
     completion) flags="--help -h" ;;
   esac
   if [[ $cur == -* ]]; then
@@ -88,7 +94,7 @@ _kdnctl() {
     import) COMPREPLY=($(compgen -f -- "$cur")) ;;
     analytics) [[ $prev == analytics ]] && COMPREPLY=($(compgen -W "record" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
     replay) COMPREPLY=($(compgen -f -- "$cur")) ;;
-    blend) [[ $prev == blend ]] && COMPREPLY=($(compgen -W "show calibrate" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
+    blend) [[ $prev == blend ]] && COMPREPLY=($(compgen -W "show calibrate tier" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;
     completion) COMPREPLY=($(compgen -W "bash zsh man" -- "$cur")) ;;
   esac
 }

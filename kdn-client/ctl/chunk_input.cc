@@ -13,7 +13,6 @@
 
 #include "kdn-client/ctl/fleet_queries.h"
 #include "storage/base/status.h"
-#include "storage/format/kv_space.h"
 
 namespace kdn::ctl {
 namespace {
@@ -174,6 +173,13 @@ std::vector<Token> TextTokens(std::string_view text, bool with_bos) {
   return tokens;
 }
 
+absl::StatusOr<KvSpace> ReadSpaceFile(const std::string& path) {
+  KDN_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(path, kMaxSpaceFileBytes));
+  absl::StatusOr<KvSpace> space = DecodeSpace(AsBytes(bytes));
+  if (!space.ok()) return Annotate(space.status(), "--space: " + path);
+  return space;
+}
+
 absl::StatusOr<NamedSpace> FindSpace(Context& context, const std::string& text) {
   if (text.size() == 2 * kDigestSize && IsHex(text)) {
     NamedSpace space;
@@ -181,11 +187,9 @@ absl::StatusOr<NamedSpace> FindSpace(Context& context, const std::string& text) 
     return space;
   }
   if (!text.empty() && !IsHex(text)) {
-    KDN_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(text, kMaxSpaceFileBytes));
-    const absl::StatusOr<KvSpace> space = DecodeSpace(AsBytes(bytes));
-    if (!space.ok()) return Annotate(space.status(), "--space: " + text);
-    KDN_ASSIGN_OR_RETURN(const SpaceId id, ComputeSpaceId(*space));
-    return NamedSpace{.id = id, .chunk_tokens = space->chunk_tokens};
+    KDN_ASSIGN_OR_RETURN(const KvSpace space, ReadSpaceFile(text));
+    KDN_ASSIGN_OR_RETURN(const SpaceId id, ComputeSpaceId(space));
+    return NamedSpace{.id = id, .chunk_tokens = space.chunk_tokens};
   }
   if (!text.empty() && text.size() < kLeastSpaceDigits) {
     return InvalidArgument("--space: '{}' is too short; give at least {} digits", text, kLeastSpaceDigits);

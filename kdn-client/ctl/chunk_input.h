@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "kdn-client/ctl/context.h"
 #include "storage/format/chunk_key.h"
+#include "storage/format/kv_space.h"
 
 namespace CLI {
 class App;
@@ -74,6 +75,8 @@ absl::StatusOr<std::vector<ChunkKey>> ReadKeys(const std::vector<std::string>& a
 absl::StatusOr<std::vector<Token>> ParseTokens(std::string_view line);
 std::vector<Token> TextTokens(std::string_view text, bool with_bos);
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path, uint64_t limit);
+// The space of --space, a file with its canonical bytes.
+absl::StatusOr<KvSpace> ReadSpaceFile(const std::string& path);
 
 // `text`: 64 hexadecimal digits; or the first of them, at least four, of a space that the nodes hold; or the path of a
 // file with a space's canonical bytes; or empty: the only space that the nodes hold. NOT_FOUND, INVALID_ARGUMENT.

@@ -1,4 +1,4 @@
-// kdnctl blend: what calibration found for a model, and finding it.
+// kdnctl blend: what calibration found for a model, finding it, and what follows for where documents are kept.
 //
 // kdnctl knows no engine: an engine brings a program that calibrates it, which kdnctl starts. Such a program takes
 // --out FILE and its own flags, measures, writes the profile there as a whole (kdn::SaveBlendProfile does), and exits
@@ -23,7 +23,6 @@ namespace kdn::ctl {
 namespace {
 
 constexpr const char* kCalibrator = "kdn-calibrate";
-constexpr uint64_t kMostSpaceBytes = 1 << 16;
 constexpr int kNotPassed = 3;  // of a calibration program, by its contract
 
 struct ShowFlags {
@@ -89,10 +88,8 @@ absl::Status MayBlend(const BlendProfile& profile, const std::string& space) {
     }
     return MayBlend(profile, "");
   }
-  KDN_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(space, kMostSpaceBytes));
-  const absl::StatusOr<KvSpace> decoded = DecodeSpace(AsBytes(bytes));
-  if (!decoded.ok()) return Annotate(decoded.status(), "--space: " + space);
-  return profile.CheckFor(*decoded);
+  KDN_ASSIGN_OR_RETURN(const KvSpace read, ReadSpaceFile(space));
+  return profile.CheckFor(read);
 }
 
 void AddProfile(const std::string& path, const BlendProfile& profile, const absl::Status& may_blend, Report& report) {
@@ -198,7 +195,10 @@ Runner DeclareBlend(CLI::App& app) {
   calibrate->footer(
       "As in: kdnctl blend calibrate --out blend.json -- --model DIR --samples prompts.jsonl\n"
       "Exits as the program does: with 0 when the profile passed, with 3 when no schedule is good enough.");
-  return [show, show_flags, calibrate_flags](Context& context) {
+
+  CLI::App* const tier = app.add_subcommand("tier", "The cheapest place to keep documents that engines blend");
+  return [show, show_flags, calibrate_flags, tier, run_tier = DeclareBlendTier(*tier)](Context& context) {
+    if (tier->parsed()) return run_tier(context);
     return show->parsed() ? ShowProfile(context, *show_flags) : RunCalibration(context, *calibrate_flags);
   };
 }

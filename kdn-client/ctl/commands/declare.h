@@ -40,6 +40,7 @@ Runner DeclareAnalytics(CLI::App& app);
 Runner DeclareRecord(CLI::App& app);  // of `analytics record`
 Runner DeclareReplay(CLI::App& app);
 Runner DeclareBlend(CLI::App& app);
+Runner DeclareBlendTier(CLI::App& app);  // of `blend tier`
 Runner DeclareCompletion(CLI::App& app);
 
 }  // namespace kdn::ctl

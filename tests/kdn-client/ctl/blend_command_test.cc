@@ -115,6 +115,101 @@ TEST_F(BlendCommandTest, ShowRefusesWhatIsNoProfile) {
   EXPECT_EQ(Run({"blend"}).code, 2);
 }
 
+// MakeSpace's layers take a millisecond each for a prompt of 1,100 tokens, of which a fifth of 1,000 is computed.
+TEST_F(BlendCommandTest, TierNamesTheCheapestThatEnginesDoNotWaitFor) {
+  std::ofstream(Path("space"), std::ios::binary) << EncodeSpace(space_).value();
+  constexpr uint64_t kLayerBytes = 1000 * 2 * (16 + 16) * 2;  // heads of 16 elements, K and V, two bytes each
+  const auto rate = [&](double milliseconds) {
+    return std::to_string(static_cast<uint64_t>(static_cast<double>(kLayerBytes) / milliseconds * 1e3));
+  };
+  const auto run = [&](const std::vector<std::string>& tiers) {
+    std::vector<std::string> arguments = {"blend",
+                                          "tier",
+                                          Saved("profile", /*passed=*/true),
+                                          "--space",
+                                          Path("space"),
+                                          "--documents",
+                                          "1000",
+                                          "--question",
+                                          "100",
+                                          "--prefill",
+                                          fmt::format("1100={}ms", LayerCount(space_))};
+    for (const std::string& tier : tiers) arguments.insert(arguments.end(), {"--from", tier});
+    return Run(arguments);
+  };
+  const Ended chosen = run({"tape=" + rate(50), "disk=" + rate(0.1), "memory=" + rate(0.001)});
+  EXPECT_EQ(chosen.code, 0) << chosen.err;
+  const Json json = chosen.json();
+  EXPECT_EQ(json["tier"], "disk");
+  EXPECT_EQ(json["hides"], true);
+  EXPECT_EQ(json["layer_bytes"], kLayerBytes);
+  EXPECT_NEAR(json["tiers"][0]["layer_load_seconds"].get<double>(), 0.05, 1e-5);
+  EXPECT_EQ(json["tiers"][0]["hides"], false);
+  EXPECT_EQ(json["tiers"][2]["hides"], true);
+  EXPECT_THAT(json["why"].get<std::string>(), HasSubstr("the cheapest that hides"));
+
+  const Ended none = run({"tape=" + rate(500), "disk=" + rate(50)});
+  EXPECT_EQ(none.code, 6);
+  EXPECT_EQ(none.json()["tier"], "disk");
+  EXPECT_THAT(none.json()["why"].get<std::string>(), HasSubstr("none hides"));
+}
+
+TEST_F(BlendCommandTest, TierNeedsNoSpaceWhereItIsToldWhatTheKvIsLike) {
+  const auto run = [&](const std::string& profile, const std::vector<std::string>& of_model) {
+    std::vector<std::string> arguments = {"blend", "tier",      profile,   "--documents", "3072",    "--question",
+                                          "32",    "--prefill", "3104=1s", "--from",      "disk=2GB"};
+    arguments.insert(arguments.end(), of_model.begin(), of_model.end());
+    return Run(arguments);
+  };
+  const std::string good = Saved("good", /*passed=*/true);
+  const Ended told = run(good, {"--layers", "16", "--token-bytes", "64KiB"});
+  EXPECT_EQ(told.code, 0) << told.err;
+  EXPECT_EQ(told.json()["layer_bytes"], 3072 * 4096);
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{},
+                                                {"--layers", "16"},
+                                                {"--token-bytes", "64KiB"},
+                                                {"--layers", "16", "--token-bytes", "15"},
+                                                {"--layers", "16", "--token-bytes", "2GiB"},
+                                                {"--layers", "1", "--token-bytes", "64KiB"},
+                                                {"--layers", "16", "--token-bytes", "64KiB", "--space", "file"}}) {
+    EXPECT_EQ(run(good, wrong).code, 2) << ::testing::PrintToString(wrong);
+  }
+  EXPECT_THAT(run(Saved("bad", /*passed=*/false), {"--layers", "16", "--token-bytes", "64KiB"}).err,
+              HasSubstr("calibration found no schedule"));
+}
+
+TEST_F(BlendCommandTest, TierRefusesWhatItCannotReckonWith) {
+  std::ofstream(Path("space"), std::ios::binary) << EncodeSpace(space_).value();
+  std::ofstream(Path("other"), std::ios::binary) << EncodeSpace(testing::MakeSpace("test/other")).value();
+  const auto run = [&](const std::string& profile, const std::string& space, const std::string& prefill,
+                       const std::vector<std::string>& tiers, const std::string& documents = "1000") {
+    std::vector<std::string> arguments = {"blend",       "tier",    profile,     "--space", space,
+                                          "--documents", documents, "--prefill", prefill};
+    for (const std::string& tier : tiers) arguments.insert(arguments.end(), {"--from", tier});
+    return Run(arguments);
+  };
+  const std::string good = Saved("good", /*passed=*/true);
+  const std::vector<std::string> disk = {"disk=1GB"};
+  EXPECT_EQ(run(good, Path("space"), "1000=1s", disk).code, 0);
+  EXPECT_THAT(run(Saved("bad", /*passed=*/false), Path("space"), "1000=1s", disk).err, HasSubstr("passed"));
+  EXPECT_THAT(run(good, Path("other"), "1000=1s", disk).err, HasSubstr("space"));
+  EXPECT_EQ(run(good, Path("none"), "1000=1s", disk).code, 3);
+  for (const std::string prefill :
+       {"1000", "=1s", "1000=", "x=1s", "0=1s", "1000=0s", "1000=1", "17000000=1s", "1000=900000h"}) {
+    const Ended ended = run(good, Path("space"), prefill, disk);
+    EXPECT_EQ(ended.code, 2) << prefill;
+    EXPECT_THAT(ended.err, HasSubstr("--prefill")) << prefill;
+  }
+  for (const std::string tier : {"disk", "=1GB", "disk=", "disk=0", "disk=fast", "disk=-1GB"}) {
+    const Ended ended = run(good, Path("space"), "1000=1s", {tier});
+    EXPECT_EQ(ended.code, 2) << tier;
+    EXPECT_THAT(ended.err, HasSubstr("--from")) << tier;
+  }
+  EXPECT_THAT(run(good, Path("space"), "1000=1s", {"disk=1GB", "disk=2GB"}).err, HasSubstr("twice"));
+  EXPECT_EQ(run(good, Path("space"), "1000=1s", disk, "0").code, 2);
+  EXPECT_EQ(run(good, Path("space"), "1000=1s", {}).code, 2);
+}
+
 TEST_F(BlendCommandTest, CalibrateRunsTheEnginesProgramAndShowsWhatItWrote) {
   const std::string good = Saved("good", /*passed=*/true);
   const Ended ran = Run({"blend", "calibrate", "--engine", Program(good, 0), "--out", Path("out"), "--", "--model",
