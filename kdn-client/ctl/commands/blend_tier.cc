@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint32_t kMostPromptTokens = 1U << 24;
 constexpr uint64_t kMostTokenBytes = uint64_t{1} << 30;
-constexpr size_t kMostTiers = 64;
+constexpr size_t kMostOffers = 64;
 
 struct TierFlags {
   std::string profile;
@@ -92,8 +92,8 @@ absl::StatusOr<std::vector<TierOffer>> ReadTiers(const std::vector<std::string>&
   constexpr std::string_view kFlag = "--from";
   std::vector<TierOffer> tiers;
   std::set<std::string> names;
-  if (texts.size() > kMostTiers)
-    return InvalidArgument("{}: {} are given; {} are the most", kFlag, texts.size(), kMostTiers);
+  if (texts.size() > kMostOffers)
+    return InvalidArgument("{}: {} are given; {} are the most", kFlag, texts.size(), kMostOffers);
   for (const std::string& text : texts) {
     std::pair<std::string, std::string> parts;
     KDN_ASSIGN_OR_RETURN(parts, SplitPair(kFlag, text, "disk=2GB, in bytes a second"));
