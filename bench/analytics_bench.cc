@@ -146,10 +146,12 @@ Judged Judge(const Trace& trace, Report& report) {
   const std::vector<Demand> exact = LruHitRatios(trace, kBytesPerToken, sizes);
   Judged judged = {.nanoseconds = (with - without) / size.asked.chunks * 1e9, .memory_bytes = snapshot.memory_bytes};
   double sum = 0;
+  double worst_of_chunks = 0;
   for (size_t i = 0; i < sizes.size(); ++i) {
     for (const By by : {By::kChunks, By::kTokens}) {
       const double points = 100 * std::abs(snapshot.curve.HitRatio(sizes[i], by) - Part(exact[i], by));
       judged.worst_points = std::max(judged.worst_points, points);
+      if (by == By::kChunks) worst_of_chunks = std::max(worst_of_chunks, points);
       sum += points;
     }
   }
@@ -158,6 +160,7 @@ Judged Judge(const Trace& trace, Report& report) {
                  {"distinct_chunks", trace.distinct_blocks},
                  {"sampled_part", snapshot.curve_rate},
                  {"worst_points", judged.worst_points},
+                 {"worst_points_by_chunks", worst_of_chunks},
                  {"mean_points", sum / static_cast<double>(2 * sizes.size())},
                  {"most_hit_%", 100 * snapshot.curve.MostHitRatio(By::kTokens)},
                  {"ns_per_chunk", judged.nanoseconds},

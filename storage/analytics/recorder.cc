@@ -1,6 +1,7 @@
 #include "storage/analytics/recorder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -76,6 +77,12 @@ void AnalyticsRecorder::Space::SawChunk(uint32_t tokens, uint64_t bytes) {
 
 Demand AnalyticsRecorder::Space::Guess() const {
   constexpr uint32_t kUsualTokens = 256;
+  // What is missed is mostly stored next, short last chunks among it, so that the mean of what was stored is right for
+  // the sum of it.
+  const Demand all = stored.Get();
+  if (all.chunks > 0 && all.tokens > 0) {
+    return {.chunks = 1, .tokens = std::round(all.tokens / all.chunks), .bytes = std::round(all.bytes / all.chunks)};
+  }
   const uint32_t tokens = chunk_tokens.load(std::memory_order_relaxed);
   return {.chunks = 1,
           .tokens = static_cast<double>(tokens == 0 ? kUsualTokens : tokens),

@@ -10,7 +10,8 @@
 // A fetch of what a lookup of the last minute named belongs to that lookup: it adds nothing to what was asked for, and
 // only what it fails to deliver to what was missed. Where another node of a cluster answered the lookup the fetch says
 // so, and adds nothing to either: what fails then is counted by the node that is asked in this one's place. Misses are
-// told apart by a memory of what left the node lately.
+// told apart by a memory of what left the node lately. A lookup names keys alone: what is missed counts as many tokens
+// and bytes as the mean of what engines stored of its space.
 //
 // Memory is fixed: AnalyticsOptions::MostMemoryBytes, below 4 MiB as it comes, nearly all of it the samples of the
 // miss-ratio curves. Time: see bench/analytics_bench.cc. Counters are atomics, added to once a call; one mutex guards

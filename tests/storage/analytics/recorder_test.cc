@@ -104,6 +104,22 @@ TEST_F(RecorderTest, AFetchWithoutALookupIsARequest) {
   EXPECT_EQ(space.delivered[0].bytes, 2 * static_cast<double>(kBytes)) << "later layers are bytes, no more chunks";
 }
 
+TEST_F(RecorderTest, WhatIsMissedCountsAsTheMeanOfWhatIsStored) {
+  Open();
+  Lookup({Missed(1)});
+  EXPECT_EQ(Only().asked.tokens, kTokens) << "nothing is known yet: a chunk has 256 tokens, mostly";
+  Manifest manifest = ManifestOf(1);
+  recorder_->Stored(manifest, absl::OkStatus());
+  manifest.key = replay::KeyOfBlock(2);
+  manifest.tokens = kTokens / 2;  // the last chunk of a text
+  manifest.slabs[0].encoded_size = kBytes / 2;
+  recorder_->Stored(manifest, absl::OkStatus());
+  Lookup({Hit(1), Missed(3), Missed(4)});
+  const SpaceAnalytics space = Only();
+  EXPECT_EQ(space.asked, (Demand{.chunks = 4, .tokens = 2 * kTokens + 2 * 192, .bytes = 2.5 * kBytes}));
+  EXPECT_EQ(space.missed[static_cast<size_t>(MissCause::kNeverStored)].tokens, kTokens + 2 * 192);
+}
+
 TEST_F(RecorderTest, ALookupOfLongAgoHasNothingToDoWithAFetch) {
   Open();
   Lookup({Hit(1)});
