@@ -25,24 +25,15 @@ size_t CapacityFor(size_t size) {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-struct Free {
-  void operator()(uint8_t* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<uint8_t, Free>;
-
-// Large blocks come in huge pages where the system has them: fewer faults, and fewer pages for the disk to be told of.
-Memory Allocate(size_t capacity) {
-  const bool huge = capacity >= kHugePage;
-  void* p = nullptr;
-  if (posix_memalign(&p, huge ? kHugePage : kDiskBlock, capacity) != 0) throw std::bad_alloc();
-  if (huge) madvise(p, capacity, MADV_HUGEPAGE);
-  return Memory(static_cast<uint8_t*>(p));
-}
-
 }  // namespace
 
 class BufferPool::State {
  public:
+  struct Free {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+  using Memory = std::unique_ptr<uint8_t, Free>;
+
   explicit State(size_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
 
   Memory Take(size_t capacity) {
@@ -102,6 +93,16 @@ class BufferPool::State {
   };
   using Idle = std::list<Block>;  // idle longest first
 
+  // Large blocks come in huge pages where the system has them: fewer faults, and fewer pages for the disk to be told
+  // of.
+  static Memory Allocate(size_t capacity) {
+    const bool huge = capacity >= kHugePage;
+    void* p = nullptr;
+    if (posix_memalign(&p, huge ? kHugePage : kDiskBlock, capacity) != 0) throw std::bad_alloc();
+    if (huge) madvise(p, capacity, MADV_HUGEPAGE);
+    return Memory(static_cast<uint8_t*>(p));
+  }
+
   Mutex mu_;
   size_t max_idle_bytes_ ABSL_GUARDED_BY(mu_);
   Idle idle_ ABSL_GUARDED_BY(mu_);
@@ -120,7 +121,7 @@ BufferPool::~BufferPool() { state_->Close(); }
 PooledBuffer BufferPool::Get(size_t size) {
   const size_t capacity = CapacityFor(size);
   uint8_t* memory = state_->Take(capacity).release();
-  const auto give_back = [state = state_, capacity](uint8_t* p) { state->GiveBack(Memory(p), capacity); };
+  const auto give_back = [state = state_, capacity](uint8_t* p) { state->GiveBack(State::Memory(p), capacity); };
   return PooledBuffer(std::shared_ptr<uint8_t>(memory, give_back), size);
 }
 
